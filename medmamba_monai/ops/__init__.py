@@ -1,0 +1,1 @@
+"""Selective scans over sequences and images."""
