@@ -75,13 +75,22 @@ class SequenceInputs(NamedTuple):
 
 
 class ScanBackend(Protocol):
-    """A module that computes the scans. ``saved`` is whatever forward wants back in backward (may be empty)."""
+    """A module that computes the scans.
+
+    ``saved`` is what forward wants back in backward: one axis, float32 (float64 for float64 inputs), maybe empty.
+    """
 
     def unavailable(self, device: torch.device) -> str | None:
         """Why this backend cannot run on ``device``; None when it can."""
 
+    def directional_saved_numel(self, inputs: DirectionalInputs) -> int:
+        """Number of elements forward saves, from shapes alone (the tensors may be fake)."""
+
+    def sequence_saved_numel(self, inputs: SequenceInputs) -> int:
+        """Number of elements forward saves, from shapes alone (the tensors may be fake)."""
+
     def directional_forward(self, inputs: DirectionalInputs, save: bool) -> tuple[Tensor, Tensor]:
-        """Return y (batch, L, E) in u's dtype and the saved tensor (empty unless ``save``)."""
+        """Return y (batch, L, E) in u's dtype and the saved tensor, flat (empty unless ``save``)."""
 
     def directional_backward(self, grad: Tensor, inputs: DirectionalInputs, saved: Tensor) -> list[Tensor]:
         """Gradients of u, dt, A, B, C, D, dt_weight, dt_bias, each shaped and typed as its tensor."""

@@ -1,0 +1,36 @@
+"""The networks: MedMamba in all sizes, checkpoints, conversion of released weights. Imports ops and errors, never monai."""
+
+from .checkpoints import load_pretrained, load_strictly, load_weights
+from .medmamba import MedMamba
+from .model_info import ModelInfo
+from .presets import (
+    PRESETS,
+    create,
+    medmamba_base,
+    medmamba_base_released,
+    medmamba_nano,
+    medmamba_small,
+    medmamba_small_released,
+    medmamba_tiny,
+    preset_name,
+)
+from .released import from_released_state_dict, to_released_state_dict
+
+__all__ = [
+    "PRESETS",
+    "MedMamba",
+    "ModelInfo",
+    "create",
+    "from_released_state_dict",
+    "load_pretrained",
+    "load_strictly",
+    "load_weights",
+    "medmamba_base",
+    "medmamba_base_released",
+    "medmamba_nano",
+    "medmamba_small",
+    "medmamba_small_released",
+    "medmamba_tiny",
+    "preset_name",
+    "to_released_state_dict",
+]

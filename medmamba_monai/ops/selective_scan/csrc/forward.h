@@ -1,0 +1,108 @@
+/* The forward scan of one task. */
+#ifndef MEDMAMBA_FORWARD_H
+#define MEDMAMBA_FORWARD_H
+
+#include "block.h"
+
+typedef struct {
+    scan_params params;
+    scan_steps steps;
+    vec *h; /* [vectors][states] */
+    vec *y; /* [vectors][SCAN_BLOCK] */
+} forward_memory;
+
+static void carve_forward(forward_memory *memory, char **cursor, const scan_problem *problem, int64_t channels) {
+    int64_t vectors = vectors_of(channels);
+    carve_params(&memory->params, cursor, problem, channels);
+    carve_steps(&memory->steps, cursor, problem, vectors);
+    memory->h = take(cursor, sizeof(vec) * vectors * problem->states);
+    memory->y = take(cursor, sizeof(vec) * vectors * SCAN_BLOCK);
+}
+
+static size_t forward_scratch(const scan_problem *problem, int64_t channels) {
+    forward_memory memory;
+    char *const base = (char *)64, *cursor = base;
+    carve_forward(&memory, &cursor, problem, channels);
+    return (size_t)(cursor - base);
+}
+
+/* `count` states (a constant after inlining) of one vector of channels through a block: y += C h. */
+INLINE void scan_states(const int count, vec *RESTRICT state, const vec *RESTRICT a2, const vec *RESTRICT delta,
+                        const vec *RESTRICT du, vec *RESTRICT y, const float *RESTRICT b, const float *RESTRICT c,
+                        int64_t steps, int64_t row) {
+    vec h[STATES_AT_ONCE], a[STATES_AT_ONCE];
+    UNROLL
+    for (int j = 0; j < count; j++) {
+        h[j] = state[j];
+        a[j] = a2[j];
+    }
+    for (int64_t t = 0; t < steps; t++, b += row, c += row) {
+        vec sum = y[t];
+        UNROLL
+        for (int j = 0; j < count; j++) {
+            vec decay = v_exp2(v_mul(delta[t], a[j]));
+            h[j] = v_fma(decay, h[j], v_mul(du[t], v_set(b[j])));
+            sum = v_fma(h[j], v_set(c[j]), sum);
+        }
+        y[t] = sum;
+    }
+    UNROLL
+    for (int j = 0; j < count; j++) {
+        state[j] = h[j];
+    }
+}
+
+static void scan_block(forward_memory *memory, int64_t v, int64_t states) {
+    const scan_steps *steps = &memory->steps;
+    const vec *delta = steps->delta + v * SCAN_BLOCK, *du = steps->du + v * SCAN_BLOCK;
+    const vec *u = steps->u + v * SCAN_BLOCK, *a2 = memory->params.a2 + v * states;
+    vec *y = memory->y + v * SCAN_BLOCK, *h = memory->h + v * states;
+    int64_t n = 0;
+    for (int64_t t = 0; t < steps->steps; t++) {
+        y[t] = v_mul(memory->params.skip[v], u[t]);
+    }
+    for (; n + STATES_AT_ONCE <= states; n += STATES_AT_ONCE) {
+        scan_states(STATES_AT_ONCE, h + n, a2 + n, delta, du, y, steps->b + n, steps->c + n, steps->steps, states);
+    }
+    for (; n < states; n++) {
+        scan_states(1, h + n, a2 + n, delta, du, y, steps->b + n, steps->c + n, steps->steps, states);
+    }
+}
+
+static void start_states(vec *h, const scan_problem *problem, const scan_task *task) {
+    int64_t states = problem->states;
+    memset(h, 0, sizeof(vec) * vectors_of(task->count) * states);
+    if (problem->initial) {
+        const float *rows = problem->initial + (task->item * problem->channels + task->first) * states;
+        transpose_rows(h, rows, states, task, 1.0f);
+    }
+}
+
+static void forward(const scan_problem *problem, const scan_output *output, const scan_task *task, void *scratch) {
+    forward_memory memory;
+    char *cursor = scratch;
+    int64_t states = problem->states;
+    carve_forward(&memory, &cursor, problem, task->count);
+    for (int64_t k = task->k0; k < task->k1; k++) {
+        load_params(&memory.params, problem, task, k);
+        start_states(memory.h, problem, task);
+        for (int64_t start = 0; start < problem->length; start += SCAN_BLOCK) {
+            load_shared(&memory.steps, problem, task, k, start);
+            load_channels(&memory.steps, problem, &memory.params, task);
+            for (int64_t v = 0; v < memory.params.vectors; v++) {
+                if (problem->saved) {
+                    float *to = saved_block(problem, task, k, start) + v * SCAN_WIDTH;
+                    save_states(to, memory.h + v * states, states, problem->channels, lanes_of(task, v));
+                }
+                scan_block(&memory, v, states);
+            }
+            scatter(&output->y, memory.y, task, &memory.steps, k > task->k0);
+        }
+    }
+    if (output->last) {
+        float *rows = output->last + (task->item * problem->channels + task->first) * states;
+        write_rows(rows, memory.h, states, task, 1.0f);
+    }
+}
+
+#endif

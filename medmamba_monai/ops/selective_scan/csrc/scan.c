@@ -1,0 +1,301 @@
+/* Entry points: choice of the instruction set, division into tasks, threads, sums of partial results.
+ *
+ * Results do not depend on the number of threads: channels are independent, and every sum over directions, channel
+ * chunks or batch items runs in index order, whoever computed the parts.
+ */
+#include "scan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "threads.h"
+
+#ifdef _WIN32
+#define API __declspec(dllexport)
+#else
+#define API __attribute__((visibility("default")))
+#endif
+
+#define OUT_OF_MEMORY 1
+#define UNKNOWN_KERNEL 2
+
+/* Channels of a backward task, if the batch gives enough tasks; see chunk_count. */
+#define LEAST_CHUNK 32
+#define ENOUGH_TASKS 32
+
+static int runs_here(const scan_kernel *kernel) {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    __builtin_cpu_init();
+    if (strcmp(kernel->name, "avx512") == 0) {
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma");
+    }
+    if (strcmp(kernel->name, "avx2") == 0) {
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    }
+#endif
+    return strcmp(kernel->name, "portable") == 0;
+}
+
+/* Best first. */
+static const scan_kernel *const kernels[] = {
+#ifdef SCAN_HAVE_AVX512
+    &scan_kernel_avx512,
+#endif
+#ifdef SCAN_HAVE_AVX2
+    &scan_kernel_avx2,
+#endif
+    &scan_kernel_portable,
+};
+#define KERNELS ((int)(sizeof(kernels) / sizeof(kernels[0])))
+
+/* Layout version of the structures in scan.h; the Python side refuses another. */
+API int64_t medmamba_scan_version(void) { return 1; }
+
+API int64_t medmamba_scan_block(void) { return SCAN_BLOCK; }
+
+/* Name of variant `index` among those this machine can run, best first; NULL past the last. */
+API const char *medmamba_scan_variant(int64_t index) {
+    for (int i = 0; i < KERNELS; i++) {
+        if (runs_here(kernels[i]) && index-- == 0) {
+            return kernels[i]->name;
+        }
+    }
+    return NULL;
+}
+
+static const scan_kernel *find_kernel(const char *name) {
+    for (int i = 0; i < KERNELS; i++) {
+        if (strcmp(kernels[i]->name, name) == 0 && runs_here(kernels[i])) {
+            return kernels[i];
+        }
+    }
+    return NULL;
+}
+
+/* Scratch memory of `workers` threads, each aligned to 64 bytes. */
+typedef struct {
+    char *memory, *aligned;
+    size_t each;
+} scratch_pool;
+
+static int make_pool(scratch_pool *pool, size_t each, int workers) {
+    pool->each = (each + 63) / 64 * 64;
+    pool->memory = malloc(pool->each * workers + 64);
+    pool->aligned = (char *)(((uintptr_t)pool->memory + 63) / 64 * 64);
+    return pool->memory != NULL;
+}
+
+static void *worker_scratch(const scratch_pool *pool, int worker) { return pool->aligned + pool->each * worker; }
+
+/* parts[0] + parts[1] + ..., each `size` long, into `to`. */
+typedef struct {
+    float *to;
+    const float *parts;
+    int64_t size, count;
+} part_sum;
+
+#define SUM_SLICE 16384
+
+static void add_slice(void *context, int64_t index, int worker) {
+    const part_sum *sum = context;
+    int64_t from = index * SUM_SLICE, left = sum->size - from;
+    int64_t size = left < SUM_SLICE ? left : SUM_SLICE;
+    (void)worker;
+    memcpy(sum->to + from, sum->parts + from, sizeof(float) * size);
+    for (int64_t part = 1; part < sum->count; part++) {
+        float *to = sum->to + from;
+        const float *add = sum->parts + part * sum->size + from;
+        for (int64_t i = 0; i < size; i++) {
+            to[i] += add[i];
+        }
+    }
+}
+
+static void sum_parts(float *to, const float *parts, int64_t size, int64_t count, int64_t threads) {
+    part_sum sum = {to, parts, size, count};
+    int64_t slices = (size + SUM_SLICE - 1) / SUM_SLICE;
+    parallel_loop(add_slice, &sum, slices, workers_for(slices, threads));
+}
+
+/* How the channels of a group are cut, and whether directions are tasks of their own. */
+typedef struct {
+    int64_t per_group, chunk, chunks, split, tasks;
+} division;
+
+static void count_tasks(division *cut, const scan_problem *problem, int64_t chunk) {
+    cut->per_group = problem->channels / problem->groups;
+    cut->chunk = chunk;
+    cut->chunks = (cut->per_group + chunk - 1) / chunk;
+    cut->tasks = problem->batch * problem->groups * cut->chunks;
+}
+
+static void split_directions(division *cut, const scan_problem *problem, int64_t threads) {
+    cut->split = problem->directions > 1 && cut->tasks < threads;
+    cut->tasks *= cut->split ? problem->directions : 1;
+}
+
+/* Task `index`: direction slowest, so that the first tasks are of one direction and share its rows of B and C. */
+static scan_task task_at(const division *cut, const scan_problem *problem, int64_t index) {
+    scan_task task;
+    int64_t chunk = index % cut->chunks, left;
+    index /= cut->chunks;
+    task.group = index % problem->groups;
+    index /= problem->groups;
+    task.item = index % problem->batch;
+    task.k0 = cut->split ? index / problem->batch : 0;
+    task.k1 = cut->split ? task.k0 + 1 : problem->directions;
+    task.first = task.group * cut->per_group + chunk * cut->chunk;
+    left = cut->per_group - chunk * cut->chunk;
+    task.count = left < cut->chunk ? left : cut->chunk;
+    return task;
+}
+
+typedef struct {
+    const scan_kernel *kernel;
+    const scan_problem *problem;
+    division cut;
+    scratch_pool pool;
+    scan_output output;
+    scan_gradient gradient;
+    int64_t u_size, dt_size, b_size; /* of one part of the gradients of u, dt, and B or C */
+} scan_job;
+
+static void forward_task(void *context, int64_t index, int worker) {
+    const scan_job *job = context;
+    scan_task task = task_at(&job->cut, job->problem, index);
+    scan_output output = job->output;
+    output.y.data += task.k0 * job->u_size;
+    job->kernel->forward(job->problem, &output, &task, worker_scratch(&job->pool, worker));
+}
+
+/* Channels of a forward task: up to six vectors (their steps fit the L1 cache), fewer if that feeds more threads. */
+static int64_t forward_chunk(const scan_problem *problem, int64_t width, int64_t threads) {
+    int64_t vectors = (problem->channels / problem->groups + width - 1) / width;
+    int64_t lists = problem->batch * problem->groups, best = 1, best_cost = INT64_MAX;
+    for (int64_t each = 6; each >= 1; each--) {
+        int64_t tasks = lists * ((vectors + each - 1) / each);
+        int64_t rounds = (tasks + threads - 1) / threads;
+        int64_t cost = rounds * (8 * each + 1); /* a task's shared work costs about an eighth of a vector */
+        if (cost < best_cost) {
+            best = each, best_cost = cost;
+        }
+    }
+    return best * width;
+}
+
+API int64_t medmamba_scan_forward(const char *variant, const scan_problem *problem, const scan_output *output,
+                                  int64_t threads) {
+    scan_job job = {.kernel = find_kernel(variant), .problem = problem, .output = *output};
+    float *parts = NULL;
+    if (!job.kernel) {
+        return UNKNOWN_KERNEL;
+    }
+    count_tasks(&job.cut, problem, forward_chunk(problem, job.kernel->width, threads));
+    split_directions(&job.cut, problem, threads);
+    int workers = workers_for(job.cut.tasks, threads);
+    int64_t size = problem->batch * problem->length * problem->channels;
+    if (job.cut.split) {
+        parts = malloc(sizeof(float) * size * problem->directions);
+        job.output.y.data = parts;
+        job.u_size = size;
+    }
+    if ((job.cut.split && !parts) ||
+        !make_pool(&job.pool, job.kernel->forward_scratch(problem, job.cut.chunk), workers)) {
+        free(parts);
+        return OUT_OF_MEMORY;
+    }
+    parallel_loop(forward_task, &job, job.cut.tasks, workers);
+    free(job.pool.memory);
+    if (job.cut.split) {
+        sum_parts(output->y.data, parts, size, problem->directions, threads);
+        free(parts);
+    }
+    return 0;
+}
+
+static void backward_task(void *context, int64_t index, int worker) {
+    const scan_job *job = context;
+    scan_task task = task_at(&job->cut, job->problem, index);
+    scan_gradient gradient = job->gradient;
+    int64_t chunk = index % job->cut.chunks;
+    gradient.u.data += task.k0 * job->u_size;
+    gradient.b.data += chunk * job->b_size;
+    gradient.c.data += chunk * job->b_size;
+    gradient.dt.data += chunk * job->dt_size;
+    job->kernel->backward(job->problem, &gradient, &task, worker_scratch(&job->pool, worker));
+}
+
+/* Channels of a backward task. Sums over channels (gradients of B, C, dt) run inside a task, so fewer and larger
+ * chunks need fewer partial arrays; small batches get more, for the threads' sake. Depends on shapes alone, so
+ * that the order of summation does too. */
+static int64_t backward_chunk(const scan_problem *problem) {
+    int64_t channels = problem->channels / problem->groups;
+    int64_t wanted = ENOUGH_TASKS / (problem->batch * problem->groups * problem->directions);
+    int64_t most = (channels + LEAST_CHUNK - 1) / LEAST_CHUNK;
+    int64_t chunks = wanted < 1 ? 1 : wanted < most ? wanted : most;
+    int64_t chunk = (channels + chunks - 1) / chunks;
+    return (chunk + LEAST_CHUNK - 1) / LEAST_CHUNK * LEAST_CHUNK;
+}
+
+/* One array cut from the memory of partial results, or the caller's own where one part is all there is. */
+static float *part_array(float **cursor, float *own, int64_t size, int64_t parts) {
+    float *start = *cursor;
+    if (!own || parts == 1) {
+        return own;
+    }
+    *cursor += size * parts;
+    return start;
+}
+
+typedef struct {
+    float **from, *to;
+    int64_t size, count;
+} partial;
+
+API int64_t medmamba_scan_backward(const char *variant, const scan_problem *problem, const scan_gradient *gradient,
+                                   int64_t threads) {
+    scan_job job = {.kernel = find_kernel(variant), .problem = problem, .gradient = *gradient};
+    scan_gradient *g = &job.gradient;
+    if (!job.kernel) {
+        return UNKNOWN_KERNEL;
+    }
+    count_tasks(&job.cut, problem, backward_chunk(problem));
+    split_directions(&job.cut, problem, 2 * threads);
+    int workers = workers_for(job.cut.tasks, threads);
+    int64_t rows = problem->batch * problem->length, heads = problem->directions * problem->channels;
+    int64_t slices = problem->directions * problem->groups, chunks = job.cut.chunks;
+    int64_t b_size = rows * slices * problem->states, u_size = rows * problem->channels;
+    int64_t dt_size = rows * slices * problem->rank, dt_parts = problem->low_rank ? chunks : 1;
+    int64_t u_parts = job.cut.split ? problem->directions : 1;
+    partial sums[] = {
+        {&g->u.data, g->u.data, u_size, u_parts},      {&g->b.data, g->b.data, b_size, chunks},
+        {&g->c.data, g->c.data, b_size, chunks},       {&g->dt.data, g->dt.data, dt_size, dt_parts},
+        {&g->a, g->a, heads * problem->states, problem->batch},
+        {&g->skip, g->skip, heads, problem->batch},    {&g->bias, g->bias, heads, problem->batch},
+        {&g->weight, g->weight, heads * problem->rank, problem->batch},
+    };
+    int64_t total = 1, count = (int64_t)(sizeof(sums) / sizeof(sums[0]));
+    for (int64_t i = 0; i < count; i++) {
+        total += sums[i].count > 1 && sums[i].to ? sums[i].size * sums[i].count : 0;
+    }
+    float *parts = malloc(sizeof(float) * total), *cursor = parts;
+    if (!parts || !make_pool(&job.pool, job.kernel->backward_scratch(problem, job.cut.chunk), workers)) {
+        free(parts);
+        return OUT_OF_MEMORY;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        *sums[i].from = part_array(&cursor, sums[i].to, sums[i].size, sums[i].count);
+    }
+    job.u_size = job.cut.split ? u_size : 0;
+    job.b_size = chunks > 1 ? b_size : 0;
+    job.dt_size = dt_parts > 1 ? dt_size : 0;
+    parallel_loop(backward_task, &job, job.cut.tasks, workers);
+    free(job.pool.memory);
+    for (int64_t i = 0; i < count; i++) {
+        if (sums[i].to && sums[i].count > 1) {
+            sum_parts(sums[i].to, *sums[i].from, sums[i].size, sums[i].count, threads);
+        }
+    }
+    free(parts);
+    return 0;
+}
