@@ -8,7 +8,15 @@ from . import registration
 from .errors import BackendError, CheckpointError, ConfigError, DataError, MedMambaError
 from .networks import MedMamba
 
-__all__ = ["BackendError", "CheckpointError", "ConfigError", "DataError", "MedMamba", "MedMambaError", "__version__"]
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "MedMamba",
+    "MedMambaError",
+    "__version__",
+]
 __version__ = "0.1.0"
 
 registration.register()

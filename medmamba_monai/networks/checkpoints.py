@@ -32,7 +32,9 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError("there is no such weights file", where=str(path), remedy="train first, or correct the path")
+        raise CheckpointError(
+            "there is no such weights file", where=str(path), remedy="train first, or correct the path"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

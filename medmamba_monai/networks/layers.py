@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CONVOLUTION", "DropPath", "PatchEmbedding", "PatchMerging", "channels_first", "channels_last", "interleave"]
+__all__ = [
+    "CONVOLUTION",
+    "DropPath",
+    "PatchEmbedding",
+    "PatchMerging",
+    "channels_first",
+    "channels_last",
+    "interleave",
+]
 
 CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 

@@ -20,7 +20,15 @@ from ..errors import ConfigError
 from ..ops.orders import direction_count, index_table, make_table
 from ..ops.selective_scan import directional_scan
 from ..ops.selective_scan.exportable import directional_scan as exportable_scan
-from .layers import CONVOLUTION, DropPath, PatchEmbedding, PatchMerging, channels_first, channels_last, interleave
+from .layers import (
+    CONVOLUTION,
+    DropPath,
+    PatchEmbedding,
+    PatchMerging,
+    channels_first,
+    channels_last,
+    interleave,
+)
 
 __all__ = ["MedMamba", "SSConvSSMBlock", "ScanMixer", "Stage"]
 
@@ -86,13 +94,14 @@ class MedMamba(nn.Module):
         )
         self.spatial_dims, self.in_channels, self.num_classes = spatial_dims, in_channels, num_classes
         self.pad = odd_size == "pad"
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         self.patch_embed = PatchEmbedding(spatial_dims, in_channels, dims[0], self.pad)
         self.stages = nn.ModuleList()
         for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
             merge = PatchMerging(spatial_dims, dims[i - 1], self.pad) if i > 0 else nn.Identity()
             blocks = [
-                SSConvSSMBlock(spatial_dims, dim, d_state, rates.pop(0), scan, scan_backend) for _ in range(depth)
+                SSConvSSMBlock(spatial_dims, dim, d_state, rates.pop(0), scan, scan_backend)
+                for _ in range(depth)
             ]
             self.stages.append(Stage(merge, blocks, gradient_checkpointing))
         self.head: nn.Module = nn.Linear(dims[-1], num_classes) if num_classes > 0 else nn.Identity()
@@ -232,7 +241,9 @@ class ScanMixer(nn.Module):
         scan_backend: a scan backend by name, or None.
     """
 
-    def __init__(self, spatial_dims: int, dim: int, d_state: int, scan: str, scan_backend: str | None) -> None:
+    def __init__(
+        self, spatial_dims: int, dim: int, d_state: int, scan: str, scan_backend: str | None
+    ) -> None:
         super().__init__()
         directions = direction_count(scan, spatial_dims)
         inner, rank = 2 * dim, math.ceil(dim / 16)
@@ -304,9 +315,13 @@ def _checked(**config: Any) -> dict[str, Any]:
     depths, dims = config["depths"], config["dims"]
     direction_count(config["scan"], config["spatial_dims"])
     if len(depths) != 4 or len(dims) != 4 or min(depths) < 1:
-        raise ConfigError(f"depths={depths}, dims={dims}", remedy="give four stages, each with at least one block")
+        raise ConfigError(
+            f"depths={depths}, dims={dims}", remedy="give four stages, each with at least one block"
+        )
     if dims[0] < 2 or dims[0] % 2 or any(b != 2 * a for a, b in zip(dims, dims[1:], strict=False)):
-        raise ConfigError(f"dims={dims}", remedy="start with an even number and double it from stage to stage")
+        raise ConfigError(
+            f"dims={dims}", remedy="start with an even number and double it from stage to stage"
+        )
     if config["odd_size"] not in ("pad", "crop"):
         raise ConfigError(f"odd_size={config['odd_size']!r}", remedy="use 'pad' or 'crop'")
     if config["in_channels"] < 1 or config["num_classes"] < 0 or config["d_state"] < 1:
@@ -340,7 +355,12 @@ def _initialise_scan(mixer: ScanMixer, fastest: float = 1e-1, slowest: float = 1
     bound = mixer.dt_rank**-0.5
     nn.init.uniform_(mixer.dt_weight, -bound, bound)
     with torch.no_grad():
-        steps = torch.empty_like(mixer.dt_bias).uniform_(math.log(slowest), math.log(fastest)).exp_().clamp_(min=1e-4)
+        steps = (
+            torch.empty_like(mixer.dt_bias)
+            .uniform_(math.log(slowest), math.log(fastest))
+            .exp_()
+            .clamp_(min=1e-4)
+        )
         mixer.dt_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # inverse of softplus
         states = torch.arange(1, mixer.d_state + 1, dtype=mixer.A_log.dtype)
         mixer.A_log.copy_(states.log().expand_as(mixer.A_log))

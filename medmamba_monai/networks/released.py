@@ -80,7 +80,9 @@ def convert_names(state: Mapping[str, Tensor], where: str = "released state dict
 
 def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, object]:
     """Read the constructor's arguments from the tensors of a state dict with our names."""
-    blocks = {(int(m[1]), int(m[2])) for name in state if (m := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name))}
+    blocks = {
+        (int(m[1]), int(m[2])) for name in state if (m := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name))
+    }
     stages = 1 + max((stage for stage, _ in blocks), default=-1)
     depths = [1 + max((b for s, b in blocks if s == stage), default=-1) for stage in range(stages)]
     needed = ["patch_embed.proj.weight"]
@@ -89,7 +91,8 @@ def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, object]:
     missing = [name for name in needed if name not in state]
     if missing or stages != 4:
         raise CheckpointError(
-            f"sizes cannot be read: {stages} stages, missing (our names) {', '.join(missing) or 'nothing'}", where=where
+            f"sizes cannot be read: {stages} stages, missing (our names) {', '.join(missing) or 'nothing'}",
+            where=where,
         )
     stem = state["patch_embed.proj.weight"]
     return {
@@ -102,7 +105,9 @@ def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, object]:
     }
 
 
-def from_released_state_dict(source: Mapping[str, Tensor] | str | os.PathLike[str], **options: object) -> MedMamba:
+def from_released_state_dict(
+    source: Mapping[str, Tensor] | str | os.PathLike[str], **options: object
+) -> MedMamba:
     """Build a network from weights of the released code.
 
     All sizes are read from the tensors. Odd maps are cropped, as the released network does.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import cast
 
@@ -19,7 +20,7 @@ ENVIRONMENT_VARIABLE = "MEDMAMBA_SCAN_BACKEND"
 
 # Name -> what it is, in order of preference: the first that can run is taken.
 BACKENDS = {
-    # "cpu": "C kernel with SIMD instructions",
+    "cpu": "C kernel with SIMD instructions",
     "portable": "plain PyTorch, any device",
     "reference": "readable loop, slow; never chosen unless named",
 }
@@ -32,7 +33,9 @@ def load(name: str) -> ScanBackend:
         BackendError: for a name that does not exist.
     """
     if name not in BACKENDS:
-        raise BackendError(f"unknown scan backend {name!r}", remedy=f"use one of {', '.join(BACKENDS)}, or None")
+        raise BackendError(
+            f"unknown scan backend {name!r}", remedy=f"use one of {', '.join(BACKENDS)}, or None"
+        )
     return cast(ScanBackend, importlib.import_module(f".{name}", __package__))
 
 
@@ -40,12 +43,14 @@ def load(name: str) -> ScanBackend:
 def unavailable(name: str, device_type: str) -> str | None:
     """Why a backend cannot run on a kind of device; None when it can. Asked once a process.
 
-    A compiled backend first has to reproduce the reference on a small problem.
+    A compiled backend first has to reproduce the reference on a small problem. It does so in a thread of its own, where
+    neither autograd nor a tracing mode of the caller's reaches.
     """
     module = load(name)
     reason = module.unavailable(torch.device(device_type))
     if reason is None and hasattr(module, "self_test"):
-        reason = module.self_test()
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            reason = executor.submit(module.self_test).result()
     return reason
 
 

@@ -18,9 +18,7 @@ __all__: list[str] = []
 _library = torch.library.Library("medmamba", "DEF")
 
 _DIRECTIONAL = "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_weight, Tensor dt_bias"
-_SEQUENCE = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias, Tensor? initial_state"
-)
+_SEQUENCE = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias, Tensor? initial_state"
 _tags = (torch.Tag.pt2_compliant_tag,)
 _library.define(
     f"directional_scan({_DIRECTIONAL}, Tensor order, str backend, bool save) -> (Tensor, Tensor)", tags=_tags
@@ -31,7 +29,8 @@ _library.define(
     tags=_tags,
 )
 _library.define(
-    f"selective_scan({_SEQUENCE}, bool softplus, str backend, bool save) -> (Tensor, Tensor, Tensor)", tags=_tags
+    f"selective_scan({_SEQUENCE}, bool softplus, str backend, bool save) -> (Tensor, Tensor, Tensor)",
+    tags=_tags,
 )
 _library.define(
     f"selective_scan_backward(Tensor grad, Tensor grad_last, {_SEQUENCE}, Tensor saved, bool softplus,"

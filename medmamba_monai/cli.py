@@ -1,0 +1,72 @@
+"""The command line: ``python -m medmamba_monai VERB``.
+
+A verb is one module, imported only when it is used, with ``add_arguments(parser)`` and
+``run(arguments) -> exit code``; adding a verb is adding that module and one line to `VERBS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import medmamba_monai
+from medmamba_monai.errors import CheckpointError, DataError, MedMambaError
+
+__all__ = ["VERBS", "Verb", "main"]
+
+
+class Verb(NamedTuple):
+    """Where a verb lives and what the list of verbs says about it."""
+
+    module: str
+    summary: str
+
+
+VERBS = {
+    "bundle": Verb(
+        "medmamba_monai.bundling.command", "build the bundles from configs/, or check that they are built"
+    ),
+}
+"""Every verb by name."""
+
+EXIT_CONFIG = 2
+EXIT_DATA = 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {name:<10} {verb.summary}" for name, verb in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m medmamba_monai",
+        description="MedMamba networks and bundles for medical image classification.",
+        epilog=f"verbs:\n{verbs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"medmamba_monai {medmamba_monai.__version__}")
+    parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB", help="what to do, see below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the verb's own; VERB --help lists them")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the arguments after the program's name; the process's own when None.
+
+    Returns:
+        0 on success, 2 for wrong arguments or configuration, 3 for data or weights that cannot be used.
+    """
+    given = _parser().parse_args(argv)
+    module = importlib.import_module(VERBS[given.verb].module)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m medmamba_monai {given.verb}", description=VERBS[given.verb].summary
+    )
+    module.add_arguments(parser)
+    try:
+        return int(module.run(parser.parse_args(given.arguments)))
+    except MedMambaError as error:
+        print(error, file=sys.stderr)
+        return EXIT_DATA if isinstance(error, (DataError, CheckpointError)) else EXIT_CONFIG

@@ -1,0 +1,117 @@
+"""The operators as torch sees them: opcheck, autocast, compile, and the messages for wrong arguments."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from medmamba_monai.errors import ConfigError
+from medmamba_monai.ops import directional_scan, selective_scan
+from medmamba_monai.ops.selective_scan import reference
+
+from . import problems
+
+
+def leaves(inputs: problems.DirectionalInputs) -> list[torch.Tensor]:
+    return [t.clone().requires_grad_() for t in inputs[:-1]] + [inputs.order]
+
+
+def test_opcheck_directional() -> None:
+    inputs = leaves(problems.directional((4, 5), dtype=torch.float32))
+    torch.library.opcheck(torch.ops.medmamba.directional_scan.default, (*inputs, "portable", True))
+
+
+def test_opcheck_sequence() -> None:
+    inputs = problems.sequence(9, dtype=torch.float32)
+    tensors = [t.clone().requires_grad_() for t in inputs[:-1]]
+    torch.library.opcheck(torch.ops.medmamba.selective_scan.default, (*tensors, True, "portable", True))
+
+
+def test_compiles_without_graph_break() -> None:
+    inputs = leaves(problems.directional((4, 5), dtype=torch.float32))
+
+    def loss(*tensors: torch.Tensor) -> torch.Tensor:
+        return directional_scan(*tensors, backend="portable").square().sum()
+
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(*inputs).backward()
+    compiled = [t.grad.clone() for t in inputs[:-1]]
+    for t in inputs[:-1]:
+        t.grad = None
+    loss(*inputs).backward()
+    for a, t in zip(compiled, inputs[:-1], strict=True):
+        assert torch.allclose(a, t.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_exports_as_an_operator() -> None:
+    class Scan(torch.nn.Module):
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            return directional_scan(*tensors, backend="portable")
+
+    inputs = problems.directional((4, 5), dtype=torch.float32)
+    program = torch.export.export(Scan(), tuple(inputs))
+    assert any("medmamba" in str(node.target) for node in program.graph.nodes)
+    assert torch.equal(program.module()(*inputs), Scan()(*inputs))
+
+
+def test_autocast_lowers_activations_and_keeps_parameters() -> None:
+    inputs = leaves(problems.directional((4, 5), dtype=torch.float32))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = directional_scan(*inputs, backend="portable")
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in inputs[:-1])
+    rounded = problems.DirectionalInputs(*inputs)._replace(
+        **{
+            name: getattr(problems.DirectionalInputs(*inputs), name).bfloat16()
+            for name in ("u", "dt", "B", "C")
+        }
+    )
+    truth = reference.directional_scan(problems.to(rounded, torch.float64))
+    assert problems.error(y.detach(), truth.detach()) <= 1e-2
+
+
+def test_gate_and_constant_matrices_follow_mamba() -> None:
+    """z multiplies by SiLU(z); B of two axes is constant in time, with one row a channel."""
+    plain = problems.sequence(7, channels=4, groups=4, states=3, optional=False)
+    z, matrix = torch.randn_like(plain.u), plain.A.abs()
+    y = selective_scan(
+        plain.u, plain.delta, plain.A, matrix, matrix, z=z, delta_softplus=True, backend="portable"
+    )
+    repeated = matrix[None, :, :, None].expand(2, -1, -1, 7)
+    truth, _ = reference.sequence_scan(plain._replace(B=repeated, C=repeated))
+    assert problems.error(y, truth * F.silu(z)) <= 1e-12
+
+
+def test_nothing_is_saved_without_gradients() -> None:
+    inputs = problems.directional((4, 5), dtype=torch.float32)
+    with torch.inference_mode():
+        y = directional_scan(*inputs, backend="portable")
+    assert not y.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i._replace(u=i.u[0]), r"u has 2 axes"),
+        (lambda i: i._replace(B=i.B[..., :-1]), r"B has shape \(1, 20, 4, 3\), expected \(1, 20, 4, 4\)"),
+        (lambda i: i._replace(order=i.order[:2]), r"order has shape \(2, 20\)"),
+        (lambda i: i._replace(order=i.order.int()), r"order has dtype torch.int32"),
+        (lambda i: i._replace(A=i.A.to(torch.complex64)), r"A has dtype torch.complex64"),
+        (
+            lambda i: i._replace(
+                u=i.u[:, :0], dt=i.dt[:, :0], B=i.B[:, :0], C=i.C[:, :0], order=i.order[:, :0]
+            ),
+            "empty",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(change, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match=message):
+        directional_scan(*change(problems.directional((4, 5))))
+
+
+def test_groups_must_divide_channels() -> None:
+    inputs = problems.sequence(4, channels=6, groups=4, optional=False)
+    with pytest.raises(ConfigError, match="6 channels cannot be divided into 4 groups"):
+        selective_scan(*inputs[:5])

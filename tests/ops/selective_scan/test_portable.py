@@ -1,0 +1,122 @@
+"""The portable path against the reference in float64, against finite differences, and in hard cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medmamba_monai.ops import directional_scan, selective_scan
+from medmamba_monai.ops.selective_scan import portable, reference
+
+from . import problems
+
+
+def compare(
+    inputs: problems.DirectionalInputs, tolerance: float, truth: problems.DirectionalInputs | None = None
+) -> None:
+    truth = truth or inputs
+    y, saved = portable.directional_forward(inputs, True)
+    assert saved.numel() == portable.directional_saved_numel(inputs)
+    assert problems.error(y, reference.directional_scan(truth)) <= tolerance
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = reference.directional_backward(grad, truth, saved)
+    result = portable.directional_backward(grad.to(y.dtype), inputs, saved)
+    for name, a, b in zip(inputs._fields, result, expected, strict=False):
+        assert a.dtype == getattr(inputs, name).dtype
+        assert problems.error(a, b) <= tolerance, name
+
+
+@pytest.mark.parametrize("spatial", [(1, 1), (5, 7), (9, 2), (13, 17), (3, 4, 5), (2, 3, 2)])
+@pytest.mark.parametrize("states", [1, 8, 16])
+def test_equals_the_reference(spatial: tuple[int, ...], states: int) -> None:
+    compare(problems.directional(spatial, batch=2, states=states), 1e-12)
+
+
+@pytest.mark.parametrize("side", [28, 56])
+def test_equals_the_reference_on_long_sequences(side: int) -> None:
+    inputs = problems.directional((side, side), channels=4, rank=1, scan="bidirectional")
+    assert (
+        problems.error(portable.directional_forward(inputs, False)[0], reference.directional_scan(inputs))
+        <= 1e-12
+    )
+
+
+@pytest.mark.parametrize("scan", ["cross", "raster", "bidirectional", "zigzag", "diagonal", "hilbert"])
+def test_every_scan(scan: str) -> None:
+    compare(problems.directional((5, 6), scan=scan), 1e-12)
+
+
+@pytest.mark.parametrize("step_scale", [0.01, 1.0, 30.0])
+def test_single_precision_and_extreme_steps(step_scale: float) -> None:
+    """Steps from exp(-30) to 30: decays underflow to 0 and come near 1."""
+    inputs = problems.directional(
+        (11, 7), batch=3, channels=8, states=16, dtype=torch.float32, step_scale=step_scale
+    )
+    compare(inputs, 1e-5, problems.to(inputs, torch.float64))
+
+
+def test_bfloat16() -> None:
+    inputs = problems.directional((11, 7), channels=8, dtype=torch.bfloat16)
+    compare(inputs, 1e-2, problems.to(inputs, torch.float64))
+
+
+def test_non_contiguous_inputs() -> None:
+    inputs = problems.directional((6, 5), batch=2)
+    strided = problems.DirectionalInputs(
+        *(
+            torch.stack([t, t], -1)[..., 0].transpose(0, -1).contiguous().transpose(0, -1)
+            for t in inputs[:-1]
+        ),
+        order=inputs.order,
+    )
+    assert not strided.u.is_contiguous()
+    compare(strided, 1e-12)
+
+
+def test_gradcheck() -> None:
+    inputs = problems.directional((2, 3), channels=3, rank=1, states=2)
+    tensors = [t.requires_grad_() for t in inputs[:-1]]
+    assert torch.autograd.gradcheck(
+        lambda *t: directional_scan(*t, inputs.order, backend="portable"), tensors
+    )
+
+
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize("softplus", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 37, 300])
+def test_sequences_equal_the_reference(length: int, softplus: bool, optional: bool) -> None:
+    inputs = problems.sequence(length, optional=optional, softplus=softplus)
+    y, last, saved = portable.sequence_forward(inputs, True)
+    truth, truth_last = reference.sequence_scan(inputs)
+    assert problems.error(y, truth) <= 1e-12
+    assert problems.error(last, truth_last) <= 1e-12
+    assert saved.numel() == portable.sequence_saved_numel(inputs)
+    grads = (torch.randn_like(y), torch.randn_like(last))
+    expected = reference.sequence_backward(*grads, inputs, saved)
+    for a, b in zip(portable.sequence_backward(*grads, inputs, saved), expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            assert problems.error(a, b) <= 1e-12
+
+
+def test_sequence_gradcheck_with_state() -> None:
+    inputs = problems.sequence(5, batch=1, channels=2, groups=1, states=2)
+    tensors = [t.requires_grad_() for t in inputs[:-1]]
+
+    def run(u, delta, A, B, C, D, bias, state):  # type: ignore[no-untyped-def]
+        return selective_scan(u, delta, A, B, C, D, None, bias, True, True, state, backend="portable")
+
+    assert torch.autograd.gradcheck(run, tensors)
+
+
+@pytest.mark.parametrize("plant", ["order", "D", "dt_bias", "A"])
+def test_a_planted_error_is_seen(plant: str) -> None:
+    inputs = problems.directional((5, 7))
+    wrong = {
+        "order": lambda: inputs._replace(order=inputs.order[[1, 0, 2, 3]]),
+        "D": lambda: inputs._replace(D=torch.zeros_like(inputs.D)),
+        "dt_bias": lambda: inputs._replace(dt_bias=inputs.dt_bias * 1.001),
+        "A": lambda: inputs._replace(A=inputs.A * 1.001),
+    }[plant]()
+    y, _ = portable.directional_forward(wrong, False)
+    assert problems.error(y, reference.directional_scan(inputs)) > 1e-4
