@@ -1,4 +1,4 @@
-"""The networks: MedMamba in all sizes, checkpoints, conversion of released weights. Imports ops and errors, never monai."""
+"""The networks: MedMamba in all sizes, checkpoints, released weights. Imports ops and errors, never monai."""
 
 from .checkpoints import load_pretrained, load_strictly, load_weights
 from .medmamba import MedMamba

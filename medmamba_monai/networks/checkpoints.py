@@ -1,6 +1,6 @@
 """Reading weights from files, safely, and fitting them to a network that differs in head or image channels.
 
-Never unpickles: a .pt file is read with ``weights_only=True``, anything else as safetensors. Imports torch, safetensors.
+Never unpickles: a .pt file is read with ``weights_only=True``, .safetensors as such. Imports torch and medmamba.py.
 """
 
 from __future__ import annotations

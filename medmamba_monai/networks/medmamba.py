@@ -6,6 +6,7 @@ Imports layers and ops. Maps are channels-last inside, (B, *spatial, C); images 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -100,8 +101,7 @@ class MedMamba(nn.Module):
         for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
             merge = PatchMerging(spatial_dims, dims[i - 1], self.pad) if i > 0 else nn.Identity()
             blocks = [
-                SSConvSSMBlock(spatial_dims, dim, d_state, rates.pop(0), scan, scan_backend)
-                for _ in range(depth)
+                SSConvSSMBlock(spatial_dims, dim, d_state, rates.pop(0), scan, scan_backend) for _ in range(depth)
             ]
             self.stages.append(Stage(merge, blocks, gradient_checkpointing))
         self.head: nn.Module = nn.Linear(dims[-1], num_classes) if num_classes > 0 else nn.Identity()
@@ -241,9 +241,7 @@ class ScanMixer(nn.Module):
         scan_backend: a scan backend by name, or None.
     """
 
-    def __init__(
-        self, spatial_dims: int, dim: int, d_state: int, scan: str, scan_backend: str | None
-    ) -> None:
+    def __init__(self, spatial_dims: int, dim: int, d_state: int, scan: str, scan_backend: str | None) -> None:
         super().__init__()
         directions = direction_count(scan, spatial_dims)
         inner, rank = 2 * dim, math.ceil(dim / 16)
@@ -269,10 +267,10 @@ class ScanMixer(nn.Module):
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         A = -torch.exp(self.A_log.float())
         if torch.jit.is_scripting():
-            order = make_table(self.scan, spatial, u.device)
+            order = make_table(self.scan, spatial, u.device)  # type: ignore[arg-type]
             y = exportable_scan(u, dt, A, B, C, self.D, self.dt_weight, self.dt_bias, order)
         else:
-            y = self._scan(u, dt, A, B, C, spatial)
+            y = self._scan(u, dt, A, B, C, spatial)  # type: ignore[arg-type]
         y = self.out_norm(y).reshape(hidden.shape) * F.silu(gate)
         return self.out_proj(y)
 
@@ -281,9 +279,7 @@ class ScanMixer(nn.Module):
         order = index_table(self.scan, tuple(spatial), u.device)
         if self.scan_backend is None and _is_exporting():
             return exportable_scan(u, dt, A, B, C, self.D, self.dt_weight, self.dt_bias, order)
-        return directional_scan(
-            u, dt, A, B, C, self.D, self.dt_weight, self.dt_bias, order, backend=self.scan_backend
-        )
+        return directional_scan(u, dt, A, B, C, self.D, self.dt_weight, self.dt_bias, order, backend=self.scan_backend)
 
 
 def _is_exporting() -> bool:
@@ -305,9 +301,7 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
             for norm, (momentum, count) in zip(norms, before, strict=True):
                 norm.momentum, norm.num_batches_tracked = momentum, count
 
-    return checkpoint(
-        block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), statistics_kept())
-    )
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), statistics_kept()))
 
 
 def _checked(**config: Any) -> dict[str, Any]:
@@ -315,13 +309,9 @@ def _checked(**config: Any) -> dict[str, Any]:
     depths, dims = config["depths"], config["dims"]
     direction_count(config["scan"], config["spatial_dims"])
     if len(depths) != 4 or len(dims) != 4 or min(depths) < 1:
-        raise ConfigError(
-            f"depths={depths}, dims={dims}", remedy="give four stages, each with at least one block"
-        )
-    if dims[0] < 2 or dims[0] % 2 or any(b != 2 * a for a, b in zip(dims, dims[1:], strict=False)):
-        raise ConfigError(
-            f"dims={dims}", remedy="start with an even number and double it from stage to stage"
-        )
+        raise ConfigError(f"depths={depths}, dims={dims}", remedy="give four stages, each with at least one block")
+    if dims[0] < 2 or dims[0] % 2 or any(b != 2 * a for a, b in itertools.pairwise(dims)):
+        raise ConfigError(f"dims={dims}", remedy="start with an even number and double it from stage to stage")
     if config["odd_size"] not in ("pad", "crop"):
         raise ConfigError(f"odd_size={config['odd_size']!r}", remedy="use 'pad' or 'crop'")
     if config["in_channels"] < 1 or config["num_classes"] < 0 or config["d_state"] < 1:
@@ -355,12 +345,7 @@ def _initialise_scan(mixer: ScanMixer, fastest: float = 1e-1, slowest: float = 1
     bound = mixer.dt_rank**-0.5
     nn.init.uniform_(mixer.dt_weight, -bound, bound)
     with torch.no_grad():
-        steps = (
-            torch.empty_like(mixer.dt_bias)
-            .uniform_(math.log(slowest), math.log(fastest))
-            .exp_()
-            .clamp_(min=1e-4)
-        )
+        steps = torch.empty_like(mixer.dt_bias).uniform_(math.log(slowest), math.log(fastest)).exp_().clamp_(min=1e-4)
         mixer.dt_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # inverse of softplus
         states = torch.arange(1, mixer.d_state + 1, dtype=mixer.A_log.dtype)
         mixer.A_log.copy_(states.log().expand_as(mixer.A_log))

@@ -80,9 +80,7 @@ def convert_names(state: Mapping[str, Tensor], where: str = "released state dict
 
 def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, object]:
     """Read the constructor's arguments from the tensors of a state dict with our names."""
-    blocks = {
-        (int(m[1]), int(m[2])) for name in state if (m := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name))
-    }
+    blocks = {(int(m[1]), int(m[2])) for name in state if (m := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name))}
     stages = 1 + max((stage for stage, _ in blocks), default=-1)
     depths = [1 + max((b for s, b in blocks if s == stage), default=-1) for stage in range(stages)]
     needed = ["patch_embed.proj.weight"]
@@ -105,9 +103,7 @@ def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, object]:
     }
 
 
-def from_released_state_dict(
-    source: Mapping[str, Tensor] | str | os.PathLike[str], **options: object
-) -> MedMamba:
+def from_released_state_dict(source: Mapping[str, Tensor] | str | os.PathLike[str], **options: object) -> MedMamba:
     """Build a network from weights of the released code.
 
     All sizes are read from the tensors. Odd maps are cropped, as the released network does.

@@ -1,7 +1,8 @@
-"""A direction of a scan is a pixel order over the spatial axes, never a flipped or transposed tensor. Imports errors only.
+"""A direction of a scan is a pixel order over the spatial axes, never a flipped or transposed tensor.
 
 Pixels are numbered in storage (row-major) order. An order is a row of an index table: ``table[k, t]`` is the pixel that
 direction ``k`` visits at step ``t``. Orders that walk along the axes are also known by strides (:class:`Strides`).
+Imports errors only.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _hilbert(pixels: Tensor) -> Tensor:
     for size in pixels.shape:
         while (1 << bits) < size:
             bits += 1
-    x = [axis for axis in _coordinates(pixels)]
+    x = list(_coordinates(pixels).unbind(0))
     level = 1 << (bits - 1)
     while level > 1:  # undo the excess rotations, from the coarsest bit on
         mask = level - 1

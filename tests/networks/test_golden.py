@@ -51,9 +51,7 @@ def test_scripted_logits(golden: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("backend", usable())
 def test_training_step(golden: dict[str, Tensor], backend: str) -> None:
-    network = from_released_state_dict(
-        part(golden, "state."), drop_path_rate=0.0, scan_backend=backend
-    ).train()
+    network = from_released_state_dict(part(golden, "state."), drop_path_rate=0.0, scan_backend=backend).train()
     image = golden["input.64x64"].clone().requires_grad_()
     logits = network(image)
     loss = F.cross_entropy(logits, golden["train.labels"])
@@ -79,9 +77,7 @@ def swap_directions(network: MedMamba, _: pytest.MonkeyPatch) -> None:
 
 
 def shuffle_in_one_group(_: MedMamba, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "medmamba_monai.networks.medmamba.interleave", lambda left, right: torch.cat([left, right], -1)
-    )
+    monkeypatch.setattr("medmamba_monai.networks.medmamba.interleave", lambda left, right: torch.cat([left, right], -1))
 
 
 def merge_columns_first(network: MedMamba, _: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,7 @@ def test_features_are_channels_first_at_four_strides(size: tuple[int, int]) -> N
     network = MedMamba(**SMALL).eval()
     features = network.forward_features(torch.rand(2, 3, *size))
     strides = [(-(-size[0] // s), -(-size[1] // s)) for s in (4, 8, 16, 32)]
-    assert [tuple(f.shape) for f in features] == [
-        (2, c, *s) for c, s in zip((8, 16, 32, 64), strides, strict=True)
-    ]
+    assert [tuple(f.shape) for f in features] == [(2, c, *s) for c, s in zip((8, 16, 32, 64), strides, strict=True)]
     pooled = features[-1].mean((2, 3))
     network.reset_head(0)
     image = torch.rand(2, 3, *size)
@@ -100,9 +98,7 @@ def test_config_rebuilds_the_network() -> None:
     network = MedMamba(**SMALL, scan="hilbert", odd_size="crop", d_state=4)
     again = MedMamba(**network.config)
     assert again.config == network.config
-    assert {k: v.shape for k, v in again.state_dict().items()} == {
-        k: v.shape for k, v in network.state_dict().items()
-    }
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
 
 
 def test_initialisation_of_the_scan() -> None:

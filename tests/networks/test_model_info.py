@@ -22,9 +22,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_differences_are_named() -> None:
     INFO.check()
     INFO.check(["benign", "malignant"], 1, "abc")
-    with pytest.raises(
-        CheckpointError, match=r"class names \['benign', 'malignant'\], now \['malignant', 'benign'\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"class names \['benign', 'malignant'\], now \['malignant', 'benign'\]"):
         INFO.check(class_names=["malignant", "benign"])
     with pytest.raises(CheckpointError, match="image channels 1, now 3"):
         INFO.check(channels=3)

@@ -130,9 +130,7 @@ def _check_kind(tensors: dict[str, Tensor | None], device: torch.device) -> None
                 remedy="move both to one device",
             )
         if not tensor.is_floating_point():
-            raise ConfigError(
-                f"{name} has dtype {tensor.dtype}, expected a real floating type", where="selective scan"
-            )
+            raise ConfigError(f"{name} has dtype {tensor.dtype}, expected a real floating type", where="selective scan")
 
 
 def check_directional(inputs: DirectionalInputs) -> None:
@@ -159,9 +157,7 @@ def check_directional(inputs: DirectionalInputs) -> None:
         raise ConfigError(f"order has dtype {order.dtype}, expected torch.int64", where="selective scan")
     _check_kind(dict(zip(DirectionalInputs._fields[:-1], inputs[:-1], strict=True)), u.device)
     if min(batch, length, channels, directions, states) == 0:
-        raise ConfigError(
-            f"u {tuple(u.shape)}, A {tuple(A.shape)}: no axis may be empty", where="selective scan"
-        )
+        raise ConfigError(f"u {tuple(u.shape)}, A {tuple(A.shape)}: no axis may be empty", where="selective scan")
 
 
 def check_sequence(inputs: SequenceInputs) -> None:
@@ -177,9 +173,7 @@ def check_sequence(inputs: SequenceInputs) -> None:
     batch, channels, length = u.shape
     states, groups = A.shape[1], B.shape[1]
     if groups == 0 or channels % groups:
-        raise ConfigError(
-            f"{channels} channels cannot be divided into {groups} groups", where="selective scan, B"
-        )
+        raise ConfigError(f"{channels} channels cannot be divided into {groups} groups", where="selective scan, B")
     _expect("delta", delta, (batch, channels, length), "(batch, E, L)")
     _expect("A", A, (channels, states), "(E, N)")
     for name, matrix in (("B", B), ("C", C)):
@@ -191,6 +185,4 @@ def check_sequence(inputs: SequenceInputs) -> None:
         _expect("initial_state", initial_state, (batch, channels, states), "(batch, E, N)")
     _check_kind(dict(zip(SequenceInputs._fields[:-1], inputs[:-1], strict=True)), u.device)
     if min(batch, length, channels, states) == 0:
-        raise ConfigError(
-            f"u {tuple(u.shape)}, A {tuple(A.shape)}: no axis may be empty", where="selective scan"
-        )
+        raise ConfigError(f"u {tuple(u.shape)}, A {tuple(A.shape)}: no axis may be empty", where="selective scan")

@@ -33,9 +33,7 @@ def load(name: str) -> ScanBackend:
         BackendError: for a name that does not exist.
     """
     if name not in BACKENDS:
-        raise BackendError(
-            f"unknown scan backend {name!r}", remedy=f"use one of {', '.join(BACKENDS)}, or None"
-        )
+        raise BackendError(f"unknown scan backend {name!r}", remedy=f"use one of {', '.join(BACKENDS)}, or None")
     return cast(ScanBackend, importlib.import_module(f".{name}", __package__))
 
 
@@ -66,7 +64,7 @@ def _warn_portable(device_type: str, reason: str) -> None:
 
 @lru_cache(maxsize=64)
 def _first_usable(device_type: str) -> str:
-    reasons = []
+    reasons: list[str] = []
     for name in BACKENDS:
         reason = unavailable(name, device_type)
         if reason is None:

@@ -1,8 +1,8 @@
 """The directional scan with aten operators only and no custom code, for TorchScript, torch.export and ONNX.
 
-Imports torch only. Two passes over chunks of about sqrt(L) steps keep the graph small: first every chunk runs from a zero
-state, all chunks at once, keeping the products of its decays; then the chunks' end states are carried along. All
-products are of decays <= 1, so the form is as stable as the loop.
+Two passes over chunks of about sqrt(L) steps keep the graph small: first every chunk runs from a zero state, all chunks
+at once, keeping the products of its decays; then the chunks' end states are carried along. All products are of decays
+<= 1, so the form is as stable as the loop. Imports torch only.
 """
 
 from __future__ import annotations

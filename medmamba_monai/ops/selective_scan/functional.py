@@ -12,7 +12,7 @@ from .contract import DirectionalInputs, SequenceInputs, check_directional, chec
 __all__ = ["directional_scan", "selective_scan"]
 
 
-def _save(tensors: tuple[Tensor | None | bool, ...]) -> bool:
+def _save(tensors: tuple[Tensor | bool | None, ...]) -> bool:
     return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
 
@@ -109,9 +109,7 @@ def selective_scan(
         >>> y.shape, last.shape
         (torch.Size([2, 8, 10]), torch.Size([2, 8, 3]))
     """
-    inputs = SequenceInputs(
-        u, delta, A, _grouped(B, u), _grouped(C, u), D, delta_bias, initial_state, delta_softplus
-    )
+    inputs = SequenceInputs(u, delta, A, _grouped(B, u), _grouped(C, u), D, delta_bias, initial_state, delta_softplus)
     check_sequence(inputs)
     y, last, _ = torch.ops.medmamba.selective_scan(*inputs, backend or "", _save(inputs))
     if z is not None:

@@ -69,13 +69,13 @@ def _directional_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _sequence(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *tensors, softplus, backend, save = arguments
-    inputs = SequenceInputs(*tensors, softplus=softplus)
+    inputs = SequenceInputs._make((*tensors, softplus))
     return _module(inputs.u, backend).sequence_forward(inputs, save)
 
 
 def _sequence_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *tensors, softplus, backend, save = arguments
-    inputs = SequenceInputs(*tensors, softplus=softplus)
+    inputs = SequenceInputs._make((*tensors, softplus))
     numel = _module(inputs.u, backend).sequence_saved_numel(inputs) if save else 0
     dtype = _state_dtype(inputs.u)
     y = torch.empty_like(inputs.u, memory_format=torch.contiguous_format)
@@ -85,7 +85,7 @@ def _sequence_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _sequence_backward(*arguments: Any) -> tuple[Tensor, ...]:
     grad, grad_last, *tensors, saved, softplus, backend = arguments
-    inputs = SequenceInputs(*tensors, softplus=softplus)
+    inputs = SequenceInputs._make((*tensors, softplus))
     grads = _module(grad, backend).sequence_backward(grad, grad_last, inputs, saved)
     return tuple(grad.new_empty(0) if g is None else g for g in grads)  # a schema has no optional results
 
@@ -93,9 +93,7 @@ def _sequence_backward(*arguments: Any) -> tuple[Tensor, ...]:
 def _sequence_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     grad, tensors = arguments[0], arguments[2:10]
     contiguous = torch.contiguous_format
-    return tuple(
-        grad.new_empty(0) if t is None else torch.empty_like(t, memory_format=contiguous) for t in tensors
-    )
+    return tuple(grad.new_empty(0) if t is None else torch.empty_like(t, memory_format=contiguous) for t in tensors)
 
 
 def _state_dtype(u: Tensor) -> torch.dtype:
@@ -119,9 +117,7 @@ def _sequence_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 def _sequence_vjp(ctx: Any, grad: Tensor, grad_last: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, saved = ctx.saved_tensors
-    grads = torch.ops.medmamba.selective_scan_backward(
-        grad, grad_last, *tensors, saved, ctx.softplus, ctx.backend
-    )
+    grads = torch.ops.medmamba.selective_scan_backward(grad, grad_last, *tensors, saved, ctx.softplus, ctx.backend)
     present = [None if t is None else g for t, g in zip(tensors, grads, strict=True)]
     return (*present, None, None, None)
 

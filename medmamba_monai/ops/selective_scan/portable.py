@@ -153,9 +153,7 @@ def _directional_steps(inputs: DirectionalInputs) -> tuple[_Steps, Tensor, Tenso
     dt = _gather(inputs.dt, order)
     raw = torch.einsum("lbkr,ker->lbke", dt, _wide(inputs.dt_weight)) + _wide(inputs.dt_bias)
     u = _gather(inputs.u, order)
-    steps = _steps(
-        F.softplus(raw), u.contiguous(), _wide(inputs.A), _gather(inputs.B, order), _gather(inputs.C, order)
-    )
+    steps = _steps(F.softplus(raw), u.contiguous(), _wide(inputs.A), _gather(inputs.B, order), _gather(inputs.C, order))
     return steps, dt, raw
 
 
@@ -245,9 +243,7 @@ def sequence_forward(inputs: SequenceInputs, save: bool) -> tuple[Tensor, Tensor
     return y.contiguous(), last.reshape(inputs.u.shape[0], inputs.u.shape[1], -1), starts.flatten()
 
 
-def sequence_backward(
-    grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor
-) -> list[Tensor | None]:
+def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor) -> list[Tensor | None]:
     """Backward of the backend protocol."""
     steps, raw = _sequence_steps(inputs)
     starts = saved.view(-1, *steps.u.shape[1:], steps.A.shape[-1])

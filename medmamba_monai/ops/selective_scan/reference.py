@@ -117,17 +117,15 @@ def directional_backward(grad: Tensor, inputs: DirectionalInputs, saved: Tensor)
     """Differentiate the loop again with autograd."""
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in inputs[:-1]]
-        y = directional_scan(DirectionalInputs(*leaves, order=inputs.order))
+        y = directional_scan(DirectionalInputs._make((*leaves, inputs.order)))
     return list(torch.autograd.grad(y, leaves, grad))
 
 
-def sequence_backward(
-    grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor
-) -> list[Tensor | None]:
+def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor) -> list[Tensor | None]:
     """Differentiate the loop again with autograd."""
     with torch.enable_grad():
         leaves = [None if t is None else t.detach().requires_grad_() for t in inputs[:-1]]
-        y, last = sequence_scan(SequenceInputs(*leaves, softplus=inputs.softplus))  # type: ignore[arg-type]
+        y, last = sequence_scan(SequenceInputs._make((*leaves, inputs.softplus)))
     present = [leaf for leaf in leaves if leaf is not None]
     grads = iter(torch.autograd.grad([y, last], present, [grad, grad_last.to(last.dtype)]))
     return [None if leaf is None else next(grads) for leaf in leaves]
