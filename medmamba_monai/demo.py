@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out.resolve()
     began = time.monotonic()
     dataset, new = _images(arguments.dataset_dir, out)
-    work = out / dataset.name
+    work = out / f"{dataset.name}_run"
     common = {
         "bundle_root": bundle,
         "dataset_dir": dataset,

@@ -49,9 +49,7 @@ def test_cross_in_three_dimensions_has_each_axis_fastest() -> None:
 def test_continuous_scans_step_to_neighbours(scan: str, spatial: tuple[int, ...]) -> None:
     for row in index_table(scan, spatial):
         places = torch.stack(torch.unravel_index(row, spatial))
-        assert torch.equal(
-            (places[:, 1:] - places[:, :-1]).abs().sum(0), torch.ones(len(row) - 1, dtype=torch.int64)
-        )
+        assert torch.equal((places[:, 1:] - places[:, :-1]).abs().sum(0), torch.ones(len(row) - 1, dtype=torch.int64))
 
 
 def test_diagonals_grow_in_coordinate_sum() -> None:

@@ -75,9 +75,7 @@ def sequence(
 def error(result: Tensor, truth: Tensor) -> float:
     """Largest difference over the largest magnitude of the truth."""
     assert result.shape == truth.shape
-    return (
-        (result.double() - truth.double()).abs().max() / truth.double().abs().max().clamp_min(1e-30)
-    ).item()
+    return ((result.double() - truth.double()).abs().max() / truth.double().abs().max().clamp_min(1e-30)).item()
 
 
 def to(inputs: DirectionalInputs, dtype: torch.dtype) -> DirectionalInputs:

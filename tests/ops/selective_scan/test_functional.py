@@ -62,10 +62,7 @@ def test_autocast_lowers_activations_and_keeps_parameters() -> None:
     y.float().sum().backward()
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in inputs[:-1])
     rounded = problems.DirectionalInputs(*inputs)._replace(
-        **{
-            name: getattr(problems.DirectionalInputs(*inputs), name).bfloat16()
-            for name in ("u", "dt", "B", "C")
-        }
+        **{name: getattr(problems.DirectionalInputs(*inputs), name).bfloat16() for name in ("u", "dt", "B", "C")}
     )
     truth = reference.directional_scan(problems.to(rounded, torch.float64))
     assert problems.error(y.detach(), truth.detach()) <= 1e-2
@@ -75,9 +72,7 @@ def test_gate_and_constant_matrices_follow_mamba() -> None:
     """z multiplies by SiLU(z); B of two axes is constant in time, with one row a channel."""
     plain = problems.sequence(7, channels=4, groups=4, states=3, optional=False)
     z, matrix = torch.randn_like(plain.u), plain.A.abs()
-    y = selective_scan(
-        plain.u, plain.delta, plain.A, matrix, matrix, z=z, delta_softplus=True, backend="portable"
-    )
+    y = selective_scan(plain.u, plain.delta, plain.A, matrix, matrix, z=z, delta_softplus=True, backend="portable")
     repeated = matrix[None, :, :, None].expand(2, -1, -1, 7)
     truth, _ = reference.sequence_scan(plain._replace(B=repeated, C=repeated))
     assert problems.error(y, truth * F.silu(z)) <= 1e-12
@@ -99,9 +94,7 @@ def test_nothing_is_saved_without_gradients() -> None:
         (lambda i: i._replace(order=i.order.int()), r"order has dtype torch.int32"),
         (lambda i: i._replace(A=i.A.to(torch.complex64)), r"A has dtype torch.complex64"),
         (
-            lambda i: i._replace(
-                u=i.u[:, :0], dt=i.dt[:, :0], B=i.B[:, :0], C=i.C[:, :0], order=i.order[:, :0]
-            ),
+            lambda i: i._replace(u=i.u[:, :0], dt=i.dt[:, :0], B=i.B[:, :0], C=i.C[:, :0], order=i.order[:, :0]),
             "empty",
         ),
     ],

@@ -35,10 +35,7 @@ def test_equals_the_reference(spatial: tuple[int, ...], states: int) -> None:
 @pytest.mark.parametrize("side", [28, 56])
 def test_equals_the_reference_on_long_sequences(side: int) -> None:
     inputs = problems.directional((side, side), channels=4, rank=1, scan="bidirectional")
-    assert (
-        problems.error(portable.directional_forward(inputs, False)[0], reference.directional_scan(inputs))
-        <= 1e-12
-    )
+    assert problems.error(portable.directional_forward(inputs, False)[0], reference.directional_scan(inputs)) <= 1e-12
 
 
 @pytest.mark.parametrize("scan", ["cross", "raster", "bidirectional", "zigzag", "diagonal", "hilbert"])
@@ -49,9 +46,7 @@ def test_every_scan(scan: str) -> None:
 @pytest.mark.parametrize("step_scale", [0.01, 1.0, 30.0])
 def test_single_precision_and_extreme_steps(step_scale: float) -> None:
     """Steps from exp(-30) to 30: decays underflow to 0 and come near 1."""
-    inputs = problems.directional(
-        (11, 7), batch=3, channels=8, states=16, dtype=torch.float32, step_scale=step_scale
-    )
+    inputs = problems.directional((11, 7), batch=3, channels=8, states=16, dtype=torch.float32, step_scale=step_scale)
     compare(inputs, 1e-5, problems.to(inputs, torch.float64))
 
 
@@ -63,10 +58,7 @@ def test_bfloat16() -> None:
 def test_non_contiguous_inputs() -> None:
     inputs = problems.directional((6, 5), batch=2)
     strided = problems.DirectionalInputs(
-        *(
-            torch.stack([t, t], -1)[..., 0].transpose(0, -1).contiguous().transpose(0, -1)
-            for t in inputs[:-1]
-        ),
+        *(torch.stack([t, t], -1)[..., 0].transpose(0, -1).contiguous().transpose(0, -1) for t in inputs[:-1]),
         order=inputs.order,
     )
     assert not strided.u.is_contiguous()
@@ -76,9 +68,7 @@ def test_non_contiguous_inputs() -> None:
 def test_gradcheck() -> None:
     inputs = problems.directional((2, 3), channels=3, rank=1, states=2)
     tensors = [t.requires_grad_() for t in inputs[:-1]]
-    assert torch.autograd.gradcheck(
-        lambda *t: directional_scan(*t, inputs.order, backend="portable"), tensors
-    )
+    assert torch.autograd.gradcheck(lambda *t: directional_scan(*t, inputs.order, backend="portable"), tensors)
 
 
 @pytest.mark.parametrize("optional", [True, False])

@@ -29,9 +29,7 @@ def element_by_element(inputs: problems.DirectionalInputs) -> np.ndarray:
                     delta = math.log1p(math.exp(raw))
                     for n in range(states):
                         h[n] = math.exp(delta * A[k][e][n]) * h[n] + delta * B[b][p][k][n] * u[b][p][e]
-                    y[b, p, e] += (
-                        sum(c * x for c, x in zip(C[b][p][k], h, strict=True)) + D[k][e] * u[b][p][e]
-                    )
+                    y[b, p, e] += sum(c * x for c, x in zip(C[b][p][k], h, strict=True)) + D[k][e] * u[b][p][e]
     return y
 
 
@@ -39,9 +37,7 @@ def element_by_element(inputs: problems.DirectionalInputs) -> np.ndarray:
 @pytest.mark.parametrize("scan", ["cross", "zigzag"])
 def test_equals_the_formulas(spatial: tuple[int, ...], scan: str) -> None:
     inputs = problems.directional(spatial, batch=2, channels=3, rank=2, states=2, scan=scan)
-    assert np.allclose(
-        reference.directional_scan(inputs).numpy(), element_by_element(inputs), rtol=1e-12, atol=1e-12
-    )
+    assert np.allclose(reference.directional_scan(inputs).numpy(), element_by_element(inputs), rtol=1e-12, atol=1e-12)
 
 
 def test_sequence_is_one_direction_of_the_directional_scan() -> None:

@@ -7,6 +7,10 @@
 /* Vectors of channels whose steps are in memory at a time; the task may have more. */
 #define VECTORS_AT_ONCE 4
 
+/* States and vectors of channels worked on together: what 16 vector registers hold. */
+#define TILE_STATES 2
+#define TILE (2 * TILE_STATES)
+
 typedef struct {
     scan_params params;
     scan_steps steps;
@@ -14,9 +18,9 @@ typedef struct {
     vec *g_a;                   /* [vectors][states] */
     vec *g_skip, *g_bias;       /* [vectors] */
     vec *g_weight;              /* [vectors][rank] */
-    vec *g_y, *g_delta, *g_du;  /* [VECTORS_AT_ONCE][SCAN_BLOCK]; g_du: gradient of delta * u */
-    vec *g_b, *g_c, *g_dt;      /* [SCAN_BLOCK][states or rank], summed over vectors, lanes still apart */
-    vec *before, *decay;        /* [SCAN_BLOCK][STATES_AT_ONCE] */
+    vec *g_bc;                  /* [SCAN_BLOCK][states][2]: of B and C, summed over vectors, lanes still apart */
+    vec *g_dt;                  /* [SCAN_BLOCK][rank], likewise */
+    vec *past;                  /* [SCAN_BLOCK + 1][2][TILE]: the state before a step and the step's decay */
 } backward_memory;
 
 static void carve_backward(backward_memory *memory, char **cursor, const scan_problem *problem, int64_t channels) {
@@ -29,14 +33,9 @@ static void carve_backward(backward_memory *memory, char **cursor, const scan_pr
     memory->g_skip = take(cursor, sizeof(vec) * vectors);
     memory->g_bias = take(cursor, sizeof(vec) * vectors);
     memory->g_weight = take(cursor, sizeof(vec) * vectors * problem->rank);
-    memory->g_y = take(cursor, block * VECTORS_AT_ONCE);
-    memory->g_delta = take(cursor, block * VECTORS_AT_ONCE);
-    memory->g_du = take(cursor, block * VECTORS_AT_ONCE);
-    memory->g_b = take(cursor, block * problem->states);
-    memory->g_c = take(cursor, block * problem->states);
+    memory->g_bc = take(cursor, block * problem->states * 2);
     memory->g_dt = take(cursor, block * problem->rank);
-    memory->before = take(cursor, block * STATES_AT_ONCE);
-    memory->decay = take(cursor, block * STATES_AT_ONCE);
+    memory->past = take(cursor, sizeof(vec) * (SCAN_BLOCK + 1) * 2 * TILE);
 }
 
 static size_t backward_scratch(const scan_problem *problem, int64_t channels) {
@@ -46,123 +45,212 @@ static size_t backward_scratch(const scan_problem *problem, int64_t channels) {
     return (size_t)(cursor - base);
 }
 
-/* Recomputes `count` states from `h`, keeping each step's decay and the state before it; h ends as the last state. */
-INLINE void recompute_states(const int count, backward_memory *memory, vec *h, const vec *a2, int64_t u, int64_t n,
-                             int64_t states) {
-    const scan_steps *steps = &memory->steps;
-    const vec *delta = steps->delta + u * SCAN_BLOCK, *du = steps->du + u * SCAN_BLOCK;
-    const float *b = steps->b + n;
-    vec *RESTRICT before = memory->before, *RESTRICT decay = memory->decay;
-    for (int64_t t = 0; t < steps->steps; t++, b += states) {
+/* A tile: the same `count` states from n of `wide` vectors (constants after inlining), so that the sums over
+ * channels in g_b and g_c are loaded and stored once for both vectors. Vector w is v + w of the task and u + w of
+ * those in memory. */
+typedef struct {
+    int64_t v, u, n, states;
+} tile_place;
+
+/* Recomputes the tile's states from h, keeping each step's decay and the state before it. */
+INLINE void recompute_tile(const int wide, const int count, backward_memory *memory, const tile_place *at, vec *h) {
+    const int tile = wide * count;
+    const int64_t steps = memory->steps.steps, states = at->states;
+    const scan_lane *lane = memory->steps.lane + at->u;
+    const float *b = memory->steps.b + at->n;
+    vec *past = memory->past;
+    for (int w = 0; w < wide; w++) {
+        const vec *a2 = memory->params.a2 + (at->v + w) * states + at->n;
+        fill_decay(past + tile + w * count, 2 * tile, count, lane + w, steps, a2);
+    }
+    for (int64_t t = 0; t < steps; t++, b += states, past += 2 * tile) {
+        UNROLL
+        for (int i = 0; i < tile; i++) {
+            past[i] = h[i];
+            h[i] = v_fma(past[tile + i], h[i], v_mul(lane[i / count].du[t], v_set(b[i % count])));
+        }
+    }
+    UNROLL
+    for (int i = 0; i < tile; i++) {
+        past[i] = h[i];
+    }
+}
+
+/* The reverse recurrence of the tile, s = decay * (s' + g_y C), and all that hangs on it. */
+INLINE void reverse_tile(const int wide, const int count, backward_memory *memory, const tile_place *at) {
+    const int tile = wide * count;
+    const int64_t states = at->states, place = at->v * states + at->n;
+    const vec *a2 = memory->params.a2 + place;
+    scan_lane *lane = memory->steps.lane + at->u;
+    const float *b = memory->steps.b + at->n, *c = memory->steps.c + at->n;
+    vec *g_bc = memory->g_bc + 2 * at->n, *past = memory->past;
+    vec s[TILE], g_a[TILE];
+    UNROLL
+    for (int i = 0; i < tile; i++) {
+        s[i] = memory->carry[place + i / count * states + i % count];
+        g_a[i] = memory->g_a[place + i / count * states + i % count];
+    }
+    for (int64_t t = memory->steps.steps - 1; t >= 0; t--) {
+        const float *b_now = b + t * states, *c_now = c + t * states;
+        vec *sums = g_bc + t * 2 * states, *now = past + t * 2 * tile, sum_b[TILE_STATES], sum_c[TILE_STATES];
         UNROLL
         for (int j = 0; j < count; j++) {
-            vec d = v_exp2(v_mul(delta[t], a2[j]));
-            decay[t * count + j] = d;
-            before[t * count + j] = h[j];
-            h[j] = v_fma(d, h[j], v_mul(du[t], v_set(b[j])));
+            sum_b[j] = sums[2 * j];
+            sum_c[j] = sums[2 * j + 1];
+        }
+        UNROLL
+        for (int w = 0; w < wide; w++) {
+            vec g_y = lane[w].y[t], sum_delta = lane[w].g_delta[t], sum_du = lane[w].g_du[t];
+            UNROLL
+            for (int j = 0; j < count; j++) {
+                const int i = w * count + j;
+                vec g_h = v_fma(g_y, v_set(c_now[j]), s[i]), q;
+                sum_c[j] = v_fma(g_y, now[2 * tile + i], sum_c[j]);
+                sum_b[j] = v_fma(g_h, lane[w].du[t], sum_b[j]);
+                sum_du = v_fma(g_h, v_set(b_now[j]), sum_du);
+                s[i] = v_mul(g_h, now[tile + i]);
+                q = v_mul(s[i], now[i]);
+                sum_delta = v_fma(q, a2[w * states + j], sum_delta);
+                g_a[i] = v_fma(q, lane[w].delta[t], g_a[i]);
+            }
+            lane[w].g_delta[t] = sum_delta;
+            lane[w].g_du[t] = sum_du;
+        }
+        UNROLL
+        for (int j = 0; j < count; j++) {
+            sums[2 * j] = sum_b[j];
+            sums[2 * j + 1] = sum_c[j];
+        }
+    }
+    UNROLL
+    for (int i = 0; i < tile; i++) {
+        memory->carry[place + i / count * states + i % count] = s[i];
+        memory->g_a[place + i / count * states + i % count] = g_a[i];
+    }
+}
+
+INLINE void tile_back(const int wide, const int count, const scan_problem *problem, backward_memory *memory,
+                      const scan_task *task, const float *saved, const tile_place *at) {
+    vec h[TILE];
+    for (int w = 0; w < wide; w++) {
+        const float *from = saved + at->n * problem->channels + (at->v + w) * SCAN_WIDTH;
+        read_states(h + w * count, from, count, problem->channels, lanes_of(task, at->v + w));
+    }
+    recompute_tile(wide, count, memory, at, h);
+    reverse_tile(wide, count, memory, at);
+}
+
+/* All states of `wide` vectors. */
+INLINE void vectors_back(const int wide, const scan_problem *problem, backward_memory *memory, const scan_task *task,
+                         const float *saved, int64_t v, int64_t u) {
+    tile_place at = {v, u, 0, problem->states};
+    for (; at.n + TILE_STATES <= problem->states; at.n += TILE_STATES) {
+        tile_back(wide, TILE_STATES, problem, memory, task, saved, &at);
+    }
+    for (; at.n < problem->states; at.n++) {
+        tile_back(wide, 1, problem, memory, task, saved, &at);
+    }
+}
+
+/* Before the states of the vectors in memory: sums start at 0, and steps up to a whole group get no gradient. */
+static void clear_sums(backward_memory *memory, int64_t vectors) {
+    for (int64_t u = 0; u < vectors; u++) {
+        scan_lane *lane = memory->steps.lane + u;
+        memset(lane->g_delta, 0, sizeof(lane->g_delta));
+        memset(lane->g_du, 0, sizeof(lane->g_du));
+        for (int64_t t = memory->steps.steps; t % GROUP; t++) {
+            lane->y[t] = v_set(0.0f);
         }
     }
 }
 
-/* The reverse recurrence of the same states: s = decay * (s' + g_y C), and all that hangs on it. */
-INLINE void reverse_states(const int count, backward_memory *memory, vec *h, const vec *a2, int64_t v, int64_t u,
-                           int64_t n, int64_t states) {
-    const scan_steps *steps = &memory->steps;
-    const vec *delta = steps->delta + u * SCAN_BLOCK, *du = steps->du + u * SCAN_BLOCK;
-    const vec *g_y = memory->g_y + u * SCAN_BLOCK;
-    vec *RESTRICT g_delta = memory->g_delta + u * SCAN_BLOCK, *RESTRICT g_du = memory->g_du + u * SCAN_BLOCK;
-    const vec *before = memory->before, *decay = memory->decay;
-    vec s[STATES_AT_ONCE], g_a[STATES_AT_ONCE];
-    UNROLL
-    for (int j = 0; j < count; j++) {
-        s[j] = memory->carry[v * states + n + j];
-        g_a[j] = memory->g_a[v * states + n + j];
-    }
-    for (int64_t t = steps->steps - 1; t >= 0; t--) {
-        const float *b = steps->b + t * states + n, *c = steps->c + t * states + n;
-        vec *RESTRICT g_b = memory->g_b + t * states + n, *RESTRICT g_c = memory->g_c + t * states + n;
-        vec sum_delta = g_delta[t], sum_du = g_du[t];
-        UNROLL
-        for (int j = 0; j < count; j++) {
-            vec g_h = v_fma(g_y[t], v_set(c[j]), s[j]);
-            g_c[j] = v_fma(g_y[t], h[j], g_c[j]);
-            g_b[j] = v_fma(g_h, du[t], g_b[j]);
-            sum_du = v_fma(g_h, v_set(b[j]), sum_du);
-            s[j] = v_mul(g_h, decay[t * count + j]);
-            h[j] = before[t * count + j];
-            vec q = v_mul(s[j], h[j]);
-            sum_delta = v_fma(q, a2[j], sum_delta);
-            g_a[j] = v_fma(q, delta[t], g_a[j]);
-        }
-        g_delta[t] = sum_delta;
-        g_du[t] = sum_du;
-    }
-    UNROLL
-    for (int j = 0; j < count; j++) {
-        memory->carry[v * states + n + j] = s[j];
-        memory->g_a[v * states + n + j] = g_a[j];
-    }
-}
-
-INLINE void states_back(const int count, backward_memory *memory, const float *saved, int64_t stride, int lanes,
-                        int64_t v, int64_t u, int64_t n, int64_t states) {
-    vec h[STATES_AT_ONCE];
-    const vec *a2 = memory->params.a2 + v * states + n;
-    read_states(h, saved + n * stride, count, stride, lanes);
-    recompute_states(count, memory, h, a2, u, n, states);
-    reverse_states(count, memory, h, a2, v, u, n, states);
-}
-
-/* One block of vector v of the task, vector u of those in memory. */
-static void vector_back(const scan_problem *problem, backward_memory *memory, const float *saved, int lanes,
-                        int64_t v, int64_t u) {
-    const scan_steps *steps = &memory->steps;
-    int64_t states = problem->states, n = 0, base = u * SCAN_BLOCK;
+/* After them: g_delta becomes the gradient before softplus, g_du that of u; vector v of the task, u in memory. */
+static void finish_steps(const scan_problem *problem, backward_memory *memory, int64_t v, int64_t u) {
+    scan_lane *lane = memory->steps.lane + u;
     vec skip = memory->params.skip[v], g_skip = memory->g_skip[v], g_bias = memory->g_bias[v];
-    memset(memory->g_delta + base, 0, sizeof(vec) * SCAN_BLOCK);
-    memset(memory->g_du + base, 0, sizeof(vec) * SCAN_BLOCK);
-    for (; n + STATES_AT_ONCE <= states; n += STATES_AT_ONCE) {
-        states_back(STATES_AT_ONCE, memory, saved, problem->channels, lanes, v, u, n, states);
-    }
-    for (; n < states; n++) {
-        states_back(1, memory, saved, problem->channels, lanes, v, u, n, states);
-    }
-    for (int64_t t = base; t < base + steps->steps; t++) {
-        vec input = steps->u[t], g_y = memory->g_y[t], g_du = memory->g_du[t];
-        vec g_x = v_fma(memory->g_delta[t], v_set(LN_2), v_mul(g_du, input));
+    for (int64_t t = 0; t < memory->steps.steps; t += GROUP) {
+        vec g_x[GROUP];
+        EACH(g_x[i] = v_fma(lane->g_delta[t + i], v_set(LN_2), v_mul(lane->g_du[t + i], lane->u[t + i])))
         if (problem->softplus) {
-            g_x = v_mul(g_x, v_sigmoid(steps->x[t]));
+            v_times_sigmoid(lane->x + t, lane->z + t, g_x);
         }
-        g_skip = v_fma(g_y, input, g_skip);
-        g_bias = v_add(g_bias, g_x);
-        memory->g_delta[t] = g_x;
-        memory->g_du[t] = v_fma(steps->delta[t], g_du, v_mul(skip, g_y));
+        EACH(lane->g_delta[t + i] = g_x[i])
+        EACH(g_skip = v_fma(lane->y[t + i], lane->u[t + i], g_skip))
+        EACH(g_bias = v_add(g_bias, g_x[i]))
+        EACH(lane->g_du[t + i] = v_fma(lane->delta[t + i], lane->g_du[t + i], v_mul(skip, lane->y[t + i])))
     }
     memory->g_skip[v] = g_skip;
     memory->g_bias[v] = g_bias;
 }
 
-/* Gradients of the low-rank step sizes and of their weight, for vector v (u of those in memory). */
-static void project_back(backward_memory *memory, int64_t rank, int64_t v, int64_t u) {
-    const scan_steps *steps = &memory->steps;
-    const vec *g_x = memory->g_delta + u * SCAN_BLOCK, *weight = memory->params.weight + v * rank;
-    vec *RESTRICT g_weight = memory->g_weight + v * rank, *RESTRICT g_dt = memory->g_dt;
-    for (int64_t t = 0; t < steps->steps; t++) {
+/* Gradients of the low-rank step sizes, summed over `wide` vectors from v on, the first of them in memory. */
+INLINE void steps_back(const int wide, backward_memory *memory, int64_t rank, int64_t v, int64_t u) {
+    const vec *weight = memory->params.weight + v * rank;
+    const scan_lane *lane = memory->steps.lane + u;
+    for (int64_t t = 0; t < memory->steps.steps; t++) {
+        vec *RESTRICT g_dt = memory->g_dt + t * rank;
         for (int64_t r = 0; r < rank; r++) {
-            g_dt[t * rank + r] = v_fma(g_x[t], weight[r], g_dt[t * rank + r]);
-            g_weight[r] = v_fma(g_x[t], v_set(steps->dt[t * rank + r]), g_weight[r]);
+            vec sum = g_dt[r];
+            UNROLL
+            for (int w = 0; w < wide; w++) {
+                sum = v_fma(lane[w].g_delta[t], weight[w * rank + r], sum);
+            }
+            g_dt[r] = sum;
         }
     }
 }
 
-/* Writes lane sums of rows: gradients of B, C and the low-rank step sizes. */
-static void write_sums(const scan_tensor *to, const vec *from, const scan_steps *steps, int64_t item, int64_t slice,
-                       int64_t width) {
+/* Gradient of `count` columns of their weight from r, for `wide` vectors from v on, the first of them in memory. */
+INLINE void weight_back(const int wide, const int count, backward_memory *memory, int64_t rank, int64_t v, int64_t u,
+                        int64_t r) {
+    const scan_lane *lane = memory->steps.lane + u;
+    const float *dt = memory->steps.dt + r;
+    vec *g_weight = memory->g_weight + v * rank + r, sum[VECTORS_AT_ONCE * 2];
+    UNROLL
+    for (int i = 0; i < wide * count; i++) {
+        sum[i] = g_weight[i / count * rank + i % count];
+    }
+    for (int64_t t = 0; t < memory->steps.steps; t++, dt += rank) {
+        UNROLL
+        for (int i = 0; i < wide * count; i++) {
+            sum[i] = v_fma(lane[i / count].g_delta[t], v_set(dt[i % count]), sum[i]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < wide * count; i++) {
+        g_weight[i / count * rank + i % count] = sum[i];
+    }
+}
+
+INLINE void project_some(const int wide, backward_memory *memory, int64_t rank, int64_t v, int64_t u) {
+    int64_t r = 0;
+    for (; r + 2 <= rank; r += 2) {
+        weight_back(wide, 2, memory, rank, v, u, r);
+    }
+    for (; r < rank; r++) {
+        weight_back(wide, 1, memory, rank, v, u, r);
+    }
+    steps_back(wide, memory, rank, v, u);
+}
+
+static void project_back(backward_memory *memory, int64_t rank, int64_t v, int64_t vectors) {
+    if (vectors == VECTORS_AT_ONCE) {
+        project_some(VECTORS_AT_ONCE, memory, rank, v, 0);
+    } else {
+        for (int64_t u = 0; u < vectors; u++) {
+            project_some(1, memory, rank, v + u, u);
+        }
+    }
+}
+
+/* Writes the lane sums of rows of `width` vectors, `apart` from each other: gradients of B, C and low-rank steps. */
+static void write_sums(const scan_tensor *to, const vec *from, int64_t apart, const scan_steps *steps, int64_t item,
+                       int64_t slice, int64_t width) {
     float *base = to->data + item * to->batch + slice * to->slice;
     for (int64_t t = 0; t < steps->steps; t++) {
         float *row = base + steps->pixel[t] * to->step;
         for (int64_t j = 0; j < width; j++) {
-            row[j * to->last] = v_sum(from[t * width + j]);
+            row[j * to->last] = v_sum(from[(t * width + j) * apart]);
         }
     }
 }
@@ -174,8 +262,7 @@ static void block_back(const scan_problem *problem, const scan_gradient *gradien
     int64_t states = problem->states, rank = problem->rank, vectors = memory->params.vectors, slice = k + task->group;
     float *saved = saved_block(problem, task, k, start);
     load_shared(steps, problem, task, k, start);
-    memset(memory->g_b, 0, sizeof(vec) * SCAN_BLOCK * states);
-    memset(memory->g_c, 0, sizeof(vec) * SCAN_BLOCK * states);
+    memset(memory->g_bc, 0, sizeof(vec) * SCAN_BLOCK * states * 2);
     memset(memory->g_dt, 0, sizeof(vec) * SCAN_BLOCK * rank);
     for (int64_t v = 0; v < vectors; v += VECTORS_AT_ONCE) {
         int64_t left = task->count - v * SCAN_WIDTH, most = VECTORS_AT_ONCE * SCAN_WIDTH;
@@ -183,24 +270,35 @@ static void block_back(const scan_problem *problem, const scan_gradient *gradien
         part.first += v * SCAN_WIDTH;
         part.count = left < most ? left : most;
         scan_params params = {vectors_of(part.count), NULL, memory->params.weight + v * rank,
-                              memory->params.bias + v, NULL};
-        load_channels(steps, problem, &params, &part);
-        gather(memory->g_y, &gradient->y, &part, steps);
+                              memory->params.bias + v, NULL, memory->params.bound + v};
+        load_channels(steps, problem, &part);
         for (int64_t u = 0; u < params.vectors; u++) {
-            vector_back(problem, memory, saved + (v + u) * SCAN_WIDTH, lanes_of(task, v + u), v + u, u);
-            if (problem->low_rank) {
-                project_back(memory, rank, v + u, u);
+            size_steps(steps, problem, &params, u);
+        }
+        gather(steps->lane->y, &gradient->y, &part, steps);
+        clear_sums(memory, params.vectors);
+        for (int64_t u = 0; u < params.vectors; u += 2) {
+            if (u + 1 < params.vectors) {
+                vectors_back(2, problem, memory, task, saved, v + u, u);
+            } else {
+                vectors_back(1, problem, memory, task, saved, v + u, u);
             }
         }
-        scatter(&gradient->u, memory->g_du, &part, steps, k > task->k0);
+        for (int64_t u = 0; u < params.vectors; u++) {
+            finish_steps(problem, memory, v + u, u);
+        }
+        if (problem->low_rank) {
+            project_back(memory, rank, v, params.vectors);
+        }
+        scatter(&gradient->u, steps->lane->g_du, &part, steps, k > task->k0);
         if (!problem->low_rank) {
-            scatter(&gradient->dt, memory->g_delta, &part, steps, 0);
+            scatter(&gradient->dt, steps->lane->g_delta, &part, steps, 0);
         }
     }
-    write_sums(&gradient->b, memory->g_b, steps, task->item, slice, states);
-    write_sums(&gradient->c, memory->g_c, steps, task->item, slice, states);
+    write_sums(&gradient->b, memory->g_bc, 2, steps, task->item, slice, states);
+    write_sums(&gradient->c, memory->g_bc + 1, 2, steps, task->item, slice, states);
     if (problem->low_rank) {
-        write_sums(&gradient->dt, memory->g_dt, steps, task->item, slice, rank);
+        write_sums(&gradient->dt, memory->g_dt, 1, steps, task->item, slice, rank);
     }
 }
 

@@ -16,14 +16,27 @@ typedef struct {
     vec *weight; /* [vectors][rank] */
     vec *bias;   /* [vectors] */
     vec *skip;   /* [vectors] */
+    vec *bound;  /* [vectors]: greatest |a2| */
 } scan_params;
 
-/* One block of steps. Vectors are stored [vector][SCAN_BLOCK]. */
+/* One block of steps of one vector of channels. In one structure, so that one address serves the inner loops. */
+typedef struct {
+    vec u[SCAN_BLOCK], x[SCAN_BLOCK], z[SCAN_BLOCK]; /* x: step size before softplus, z: exp(-|x|) */
+    vec delta[SCAN_BLOCK], du[SCAN_BLOCK];           /* du: delta * u */
+    vec y[SCAN_BLOCK];                               /* output, or its gradient */
+    vec g_delta[SCAN_BLOCK], g_du[SCAN_BLOCK];       /* backward only */
+    int64_t clamp; /* whether some delta * a2 may leave the range in which exp2 needs no clamping */
+    char skew[5 * 64 - sizeof(int64_t)]; /* at equal places in their pages, lanes would fight for cache lines */
+} scan_lane;
+
+#define LANE_VECTORS (sizeof(scan_lane) / sizeof(vec)) /* from a lane's array to the next lane's */
+
+/* One block of steps. */
 typedef struct {
     int64_t steps;
     int64_t pixel[SCAN_BLOCK];
     float *dt, *b, *c; /* [step][rank], [step][states] */
-    vec *u, *x, *delta, *du;
+    scan_lane *lane;   /* [vector] */
 } scan_steps;
 
 INLINE int64_t vectors_of(int64_t channels) { return (channels + SCAN_WIDTH - 1) / SCAN_WIDTH; }
@@ -36,7 +49,7 @@ INLINE int lanes_of(const scan_task *task, int64_t vector) {
 /* Cuts `size` bytes off the scratch memory. */
 static void *take(char **cursor, size_t size) {
     char *start = *cursor;
-    *cursor += (size + 63) / 64 * 64;
+    *cursor += (size + 63) / 64 * 64 + 64;
     return start;
 }
 
@@ -47,16 +60,14 @@ static void carve_params(scan_params *params, char **cursor, const scan_problem 
     params->weight = take(cursor, sizeof(vec) * vectors * problem->rank);
     params->bias = take(cursor, sizeof(vec) * vectors);
     params->skip = take(cursor, sizeof(vec) * vectors);
+    params->bound = take(cursor, sizeof(vec) * vectors);
 }
 
 static void carve_steps(scan_steps *steps, char **cursor, const scan_problem *problem, int64_t vectors) {
     steps->dt = take(cursor, sizeof(float) * SCAN_BLOCK * problem->rank);
     steps->b = take(cursor, sizeof(float) * SCAN_BLOCK * problem->states);
     steps->c = take(cursor, sizeof(float) * SCAN_BLOCK * problem->states);
-    steps->u = take(cursor, sizeof(vec) * SCAN_BLOCK * vectors);
-    steps->x = take(cursor, sizeof(vec) * SCAN_BLOCK * vectors);
-    steps->delta = take(cursor, sizeof(vec) * SCAN_BLOCK * vectors);
-    steps->du = take(cursor, sizeof(vec) * SCAN_BLOCK * vectors);
+    steps->lane = take(cursor, sizeof(scan_lane) * vectors);
 }
 
 /* Rows of `width` numbers, one a channel, become `width` vectors: vectors[v][j] lane i = rows[v * W + i][j]. */
@@ -95,6 +106,13 @@ static void load_params(scan_params *params, const scan_problem *problem, const 
     }
     memset(params->bias, 0, sizeof(vec) * params->vectors);
     memset(params->skip, 0, sizeof(vec) * params->vectors);
+    for (int64_t v = 0; v < params->vectors; v++) {
+        vec bound = v_set(0.0f);
+        for (int64_t n = 0; n < problem->states; n++) {
+            bound = v_max(bound, v_abs(params->a2[v * problem->states + n]));
+        }
+        params->bound[v] = bound;
+    }
     if (problem->bias) {
         memcpy(params->bias, problem->bias + row, sizeof(float) * task->count);
     }
@@ -103,69 +121,73 @@ static void load_params(scan_params *params, const scan_problem *problem, const 
     }
 }
 
-/* Copies `steps` rows of the task's channels into vectors, whatever the strides. */
+/* Copies rows of the task's channels into an array of each lane (that of the first is given), whatever the strides.
+ * Full vectors go row by row, so that neighbours share the cache lines they come from. */
 static void gather(vec *to, const scan_tensor *from, const scan_task *task, const scan_steps *steps) {
     const float *base = from->data + task->item * from->batch + task->first * from->last;
-    int64_t vectors = vectors_of(task->count);
-    for (int64_t v = 0; v < vectors; v++, base += SCAN_WIDTH * from->last, to += SCAN_BLOCK) {
-        int lanes = lanes_of(task, v);
-        if (from->last == 1 && lanes == SCAN_WIDTH) {
-            for (int64_t t = 0; t < steps->steps; t++) {
-                to[t] = v_load(base + steps->pixel[t] * from->step);
-            }
-            continue;
+    int64_t full = from->last == 1 ? task->count / SCAN_WIDTH : 0, steps_now = steps->steps;
+    for (int64_t t = 0; t < steps_now && full > 0; t++) {
+        const float *row = base + steps->pixel[t] * from->step;
+        for (int64_t v = 0; v < full; v++) {
+            to[v * LANE_VECTORS + t] = v_load(row + v * SCAN_WIDTH);
         }
+    }
+    for (int64_t v = full; v < vectors_of(task->count); v++) {
+        vec *lane = to + v * LANE_VECTORS;
+        int lanes = lanes_of(task, v);
         if (lanes < SCAN_WIDTH) {
-            memset(to, 0, sizeof(vec) * steps->steps);
+            memset(lane, 0, sizeof(vec) * steps_now);
         }
         for (int i = 0; i < lanes; i++) {
-            const float *lane = base + i * from->last;
-            for (int64_t t = 0; t < steps->steps; t++) {
-                ((float *)(to + t))[i] = lane[steps->pixel[t] * from->step];
+            const float *column = base + (v * SCAN_WIDTH + i) * from->last;
+            for (int64_t t = 0; t < steps_now; t++) {
+                ((float *)(lane + t))[i] = column[steps->pixel[t] * from->step];
             }
         }
     }
 }
 
-/* Writes vectors back to the task's channels, adding to what is there where `add`. */
+/* Writes an array of each lane back to the task's channels, adding to what is there where `add`. */
 static void scatter(const scan_tensor *to, const vec *from, const scan_task *task, const scan_steps *steps, int add) {
     float *base = to->data + task->item * to->batch + task->first * to->last;
-    int64_t vectors = vectors_of(task->count);
-    for (int64_t v = 0; v < vectors; v++, base += SCAN_WIDTH * to->last, from += SCAN_BLOCK) {
-        int lanes = lanes_of(task, v);
-        if (to->last == 1 && lanes == SCAN_WIDTH) {
-            for (int64_t t = 0; t < steps->steps; t++) {
-                float *row = base + steps->pixel[t] * to->step;
-                v_store(row, add ? v_add(v_load(row), from[t]) : from[t]);
-            }
-            continue;
+    int64_t full = to->last == 1 ? task->count / SCAN_WIDTH : 0, steps_now = steps->steps;
+    for (int64_t t = 0; t < steps_now && full > 0; t++) {
+        float *row = base + steps->pixel[t] * to->step;
+        for (int64_t v = 0; v < full; v++, row += SCAN_WIDTH) {
+            vec value = from[v * LANE_VECTORS + t];
+            v_store(row, add ? v_add(v_load(row), value) : value);
         }
-        for (int i = 0; i < lanes; i++) {
-            float *lane = base + i * to->last;
-            for (int64_t t = 0; t < steps->steps; t++) {
-                float value = ((const float *)(from + t))[i];
-                float *cell = lane + steps->pixel[t] * to->step;
+    }
+    for (int64_t v = full; v < vectors_of(task->count); v++) {
+        const vec *lane = from + v * LANE_VECTORS;
+        for (int i = 0; i < lanes_of(task, v); i++) {
+            float *column = base + (v * SCAN_WIDTH + i) * to->last;
+            for (int64_t t = 0; t < steps_now; t++) {
+                float value = ((const float *)(lane + t))[i], *cell = column + steps->pixel[t] * to->step;
                 *cell = add ? *cell + value : value;
             }
         }
     }
 }
 
+INLINE void copy_row(float *to, const float *from, int64_t width, int64_t stride) {
+    int64_t j = 0;
+    for (; stride == 1 && j + SCAN_WIDTH <= width; j += SCAN_WIDTH) {
+        v_store(to + j, v_load(from + j));
+        NOT_MEMCPY(to);
+    }
+    for (; j < width; j++) {
+        to[j] = from[j * stride];
+        NOT_MEMCPY(to);
+    }
+}
+
 /* Copies one row of `width` numbers a step: B, C or the low-rank step sizes. */
-static void gather_rows(float *RESTRICT to, const scan_tensor *from, int64_t item, int64_t slice, int64_t width,
+static void gather_rows(float *to, const scan_tensor *from, int64_t item, int64_t slice, int64_t width,
                         const scan_steps *steps) {
     const float *base = from->data + item * from->batch + slice * from->slice;
     for (int64_t t = 0; t < steps->steps; t++) {
-        const float *row = base + steps->pixel[t] * from->step;
-        if (from->last == 1) {
-            for (int64_t j = 0; j < width; j++) {
-                to[t * width + j] = row[j];
-            }
-        } else {
-            for (int64_t j = 0; j < width; j++) {
-                to[t * width + j] = row[j * from->last];
-            }
-        }
+        copy_row(to + t * width, base + steps->pixel[t] * from->step, width, from->last);
     }
 }
 
@@ -194,6 +216,33 @@ static void project(vec *RESTRICT x, const scan_params *params, const scan_steps
     }
 }
 
+/* delta and delta * u of a lane from x, to which full step sizes still miss their bias. Past the last step, up to a
+ * whole group, x and u are 0: those steps are computed and not used. */
+static void step_sizes(scan_lane *lane, const scan_params *params, int64_t v, int64_t steps,
+                       const scan_problem *problem) {
+    vec greatest = v_set(0.0f), bias = problem->low_rank ? v_set(0.0f) : params->bias[v];
+    for (int64_t t = steps; t % GROUP; t++) {
+        lane->x[t] = lane->u[t] = v_set(0.0f);
+    }
+    for (int64_t t = 0; t < steps; t += GROUP) {
+        vec x[GROUP];
+        EACH(x[i] = lane->x[t + i] = v_add(lane->x[t + i], bias))
+        v_exp_minus_abs(x, lane->z + t);
+    }
+    for (int64_t t = 0; t < steps; t += GROUP) {
+        vec delta[GROUP];
+        if (problem->softplus) {
+            v_softplus(lane->x + t, lane->z + t, delta);
+        } else {
+            EACH(delta[i] = lane->x[t + i])
+        }
+        EACH(lane->delta[t + i] = delta[i])
+        EACH(lane->du[t + i] = v_mul(delta[i], lane->u[t + i]))
+        EACH(greatest = v_max(greatest, v_abs(delta[i])))
+    }
+    lane->clamp = !v_all_below(v_mul(greatest, params->bound[v]), 126.0f);
+}
+
 static void set_pixels(scan_steps *steps, const scan_problem *problem, int64_t k, int64_t start) {
     int64_t left = problem->length - start;
     steps->steps = left < SCAN_BLOCK ? left : SCAN_BLOCK;
@@ -214,25 +263,42 @@ static void load_shared(scan_steps *steps, const scan_problem *problem, const sc
     gather_rows(steps->c, &problem->c, task->item, slice, problem->states, steps);
 }
 
-/* Loads u and computes x (step sizes before softplus), delta and delta * u for the task's channels. */
-static void load_channels(scan_steps *steps, const scan_problem *problem, const scan_params *params,
-                          const scan_task *task) {
-    gather(steps->u, &problem->u, task, steps);
+/* Loads u, and full step sizes, for the task's channels. */
+static void load_channels(scan_steps *steps, const scan_problem *problem, const scan_task *task) {
+    gather(steps->lane->u, &problem->u, task, steps);
     if (!problem->low_rank) {
-        gather(steps->x, &problem->dt, task, steps);
+        gather(steps->lane->x, &problem->dt, task, steps);
     }
-    for (int64_t v = 0; v < params->vectors; v++) {
-        vec *x = steps->x + v * SCAN_BLOCK, *delta = steps->delta + v * SCAN_BLOCK;
-        if (problem->low_rank) {
-            project(x, params, steps, v, problem->rank);
+}
+
+/* Computes x (step sizes before softplus), delta and delta * u of vector v. */
+static void size_steps(scan_steps *steps, const scan_problem *problem, const scan_params *params, int64_t v) {
+    if (problem->low_rank) {
+        project(steps->lane[v].x, params, steps, v, problem->rank);
+    }
+    step_sizes(steps->lane + v, params, v, steps->steps, problem);
+}
+
+/* Writes decay[t * stride + j] = exp(delta[t] A[j]) for `count` states. */
+INLINE void fill_decay_of(vec *RESTRICT decay, const int stride, const int count, const vec *delta, const vec *a2,
+                          int64_t steps, const int clamp) {
+    for (int j = 0; j < count; j++) {
+        vec a = a2[j];
+        for (int64_t t = 0; t < steps; t += GROUP) {
+            vec x[GROUP];
+            EACH(x[i] = v_mul(delta[t + i], a))
+            v_exp2(x, clamp);
+            EACH(decay[(t + i) * stride + j] = x[i])
         }
-        for (int64_t t = 0; t < steps->steps; t++) {
-            if (!problem->low_rank) {
-                x[t] = v_add(x[t], params->bias[v]);
-            }
-            delta[t] = problem->softplus ? v_softplus(x[t]) : x[t];
-            steps->du[v * SCAN_BLOCK + t] = v_mul(delta[t], steps->u[v * SCAN_BLOCK + t]);
-        }
+    }
+}
+
+INLINE void fill_decay(vec *decay, const int stride, const int count, const scan_lane *lane, int64_t steps,
+                       const vec *a2) {
+    if (lane->clamp) {
+        fill_decay_of(decay, stride, count, lane->delta, a2, steps, 1);
+    } else {
+        fill_decay_of(decay, stride, count, lane->delta, a2, steps, 0);
     }
 }
 

@@ -8,7 +8,7 @@ typedef struct {
     scan_params params;
     scan_steps steps;
     vec *h; /* [vectors][states] */
-    vec *y; /* [vectors][SCAN_BLOCK] */
+    vec *decay; /* [SCAN_BLOCK][STATES_AT_ONCE] */
 } forward_memory;
 
 static void carve_forward(forward_memory *memory, char **cursor, const scan_problem *problem, int64_t channels) {
@@ -16,7 +16,7 @@ static void carve_forward(forward_memory *memory, char **cursor, const scan_prob
     carve_params(&memory->params, cursor, problem, channels);
     carve_steps(&memory->steps, cursor, problem, vectors);
     memory->h = take(cursor, sizeof(vec) * vectors * problem->states);
-    memory->y = take(cursor, sizeof(vec) * vectors * SCAN_BLOCK);
+    memory->decay = take(cursor, sizeof(vec) * SCAN_BLOCK * STATES_AT_ONCE);
 }
 
 static size_t forward_scratch(const scan_problem *problem, int64_t channels) {
@@ -27,21 +27,19 @@ static size_t forward_scratch(const scan_problem *problem, int64_t channels) {
 }
 
 /* `count` states (a constant after inlining) of one vector of channels through a block: y += C h. */
-INLINE void scan_states(const int count, vec *RESTRICT state, const vec *RESTRICT a2, const vec *RESTRICT delta,
-                        const vec *RESTRICT du, vec *RESTRICT y, const float *RESTRICT b, const float *RESTRICT c,
-                        int64_t steps, int64_t row) {
-    vec h[STATES_AT_ONCE], a[STATES_AT_ONCE];
+INLINE void scan_states(const int count, vec *RESTRICT state, const vec *RESTRICT decay, const vec *RESTRICT du,
+                        vec *RESTRICT y, const float *RESTRICT b, const float *RESTRICT c, int64_t steps,
+                        int64_t row) {
+    vec h[STATES_AT_ONCE];
     UNROLL
     for (int j = 0; j < count; j++) {
         h[j] = state[j];
-        a[j] = a2[j];
     }
-    for (int64_t t = 0; t < steps; t++, b += row, c += row) {
-        vec sum = y[t];
+    for (int64_t t = 0; t < steps; t++, b += row, c += row, decay += count) {
+        vec sum = y[t], entry = du[t];
         UNROLL
         for (int j = 0; j < count; j++) {
-            vec decay = v_exp2(v_mul(delta[t], a[j]));
-            h[j] = v_fma(decay, h[j], v_mul(du[t], v_set(b[j])));
+            h[j] = v_fma(decay[j], h[j], v_mul(entry, v_set(b[j])));
             sum = v_fma(h[j], v_set(c[j]), sum);
         }
         y[t] = sum;
@@ -52,20 +50,26 @@ INLINE void scan_states(const int count, vec *RESTRICT state, const vec *RESTRIC
     }
 }
 
-static void scan_block(forward_memory *memory, int64_t v, int64_t states) {
+INLINE void scan_some(const int count, forward_memory *memory, int64_t v, int64_t n, int64_t states) {
     const scan_steps *steps = &memory->steps;
-    const vec *delta = steps->delta + v * SCAN_BLOCK, *du = steps->du + v * SCAN_BLOCK;
-    const vec *u = steps->u + v * SCAN_BLOCK, *a2 = memory->params.a2 + v * states;
-    vec *y = memory->y + v * SCAN_BLOCK, *h = memory->h + v * states;
+    scan_lane *lane = steps->lane + v;
+    fill_decay(memory->decay, count, count, lane, steps->steps, memory->params.a2 + v * states + n);
+    scan_states(count, memory->h + v * states + n, memory->decay, lane->du, lane->y, steps->b + n, steps->c + n,
+                steps->steps, states);
+}
+
+static void scan_block(forward_memory *memory, int64_t v, int64_t states) {
+    scan_lane *lane = memory->steps.lane + v;
+    const vec skip = memory->params.skip[v];
     int64_t n = 0;
-    for (int64_t t = 0; t < steps->steps; t++) {
-        y[t] = v_mul(memory->params.skip[v], u[t]);
+    for (int64_t t = 0; t < memory->steps.steps; t++) {
+        lane->y[t] = v_mul(skip, lane->u[t]);
     }
     for (; n + STATES_AT_ONCE <= states; n += STATES_AT_ONCE) {
-        scan_states(STATES_AT_ONCE, h + n, a2 + n, delta, du, y, steps->b + n, steps->c + n, steps->steps, states);
+        scan_some(STATES_AT_ONCE, memory, v, n, states);
     }
     for (; n < states; n++) {
-        scan_states(1, h + n, a2 + n, delta, du, y, steps->b + n, steps->c + n, steps->steps, states);
+        scan_some(1, memory, v, n, states);
     }
 }
 
@@ -88,15 +92,16 @@ static void forward(const scan_problem *problem, const scan_output *output, cons
         start_states(memory.h, problem, task);
         for (int64_t start = 0; start < problem->length; start += SCAN_BLOCK) {
             load_shared(&memory.steps, problem, task, k, start);
-            load_channels(&memory.steps, problem, &memory.params, task);
+            load_channels(&memory.steps, problem, task);
             for (int64_t v = 0; v < memory.params.vectors; v++) {
                 if (problem->saved) {
                     float *to = saved_block(problem, task, k, start) + v * SCAN_WIDTH;
                     save_states(to, memory.h + v * states, states, problem->channels, lanes_of(task, v));
                 }
+                size_steps(&memory.steps, problem, &memory.params, v);
                 scan_block(&memory, v, states);
             }
-            scatter(&output->y, memory.y, task, &memory.steps, k > task->k0);
+            scatter(&output->y, memory.steps.lane->y, task, &memory.steps, k > task->k0);
         }
     }
     if (output->last) {

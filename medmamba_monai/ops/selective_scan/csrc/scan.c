@@ -18,6 +18,7 @@
 
 #define OUT_OF_MEMORY 1
 #define UNKNOWN_KERNEL 2
+#define BAD_ORDER 3
 
 /* Channels of a backward task, if the batch gives enough tasks; see chunk_count. */
 #define LEAST_CHUNK 32
@@ -70,6 +71,16 @@ static const scan_kernel *find_kernel(const char *name) {
         }
     }
     return NULL;
+}
+
+/* Whether every pixel named by the orders exists: a wrong table must not reach foreign memory. */
+static int order_is_inside(const scan_problem *problem) {
+    uint64_t length = (uint64_t)problem->length;
+    int inside = 1;
+    for (int64_t i = 0; problem->order && i < problem->directions * problem->length; i++) {
+        inside &= (uint64_t)problem->order[i] < length;
+    }
+    return inside;
 }
 
 /* Scratch memory of `workers` threads, each aligned to 64 bytes. */
@@ -190,6 +201,9 @@ API int64_t medmamba_scan_forward(const char *variant, const scan_problem *probl
     if (!job.kernel) {
         return UNKNOWN_KERNEL;
     }
+    if (!order_is_inside(problem)) {
+        return BAD_ORDER;
+    }
     count_tasks(&job.cut, problem, forward_chunk(problem, job.kernel->width, threads));
     split_directions(&job.cut, problem, threads);
     int workers = workers_for(job.cut.tasks, threads);
@@ -258,6 +272,9 @@ API int64_t medmamba_scan_backward(const char *variant, const scan_problem *prob
     scan_gradient *g = &job.gradient;
     if (!job.kernel) {
         return UNKNOWN_KERNEL;
+    }
+    if (!order_is_inside(problem)) {
+        return BAD_ORDER;
     }
     count_tasks(&job.cut, problem, backward_chunk(problem));
     split_directions(&job.cut, problem, 2 * threads);

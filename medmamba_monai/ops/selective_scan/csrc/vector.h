@@ -14,6 +14,8 @@
 #define RESTRICT __restrict__
 #define UNROLL _Pragma("GCC unroll 16")
 #define PREFETCH(address) __builtin_prefetch(address)
+/* Keeps the compiler from turning a loop over a few numbers into a library call. */
+#define NOT_MEMCPY(pointer) __asm__("" : "+r"(pointer))
 typedef float vec __attribute__((vector_size(4 * SCAN_WIDTH), may_alias));
 typedef float loose_vec __attribute__((vector_size(4 * SCAN_WIDTH), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * SCAN_WIDTH)));
@@ -25,27 +27,29 @@ INLINE vec v_add(vec a, vec b) { return a + b; }
 INLINE vec v_sub(vec a, vec b) { return a - b; }
 INLINE vec v_mul(vec a, vec b) { return a * b; }
 INLINE vec v_div(vec a, vec b) { return a / b; }
-INLINE vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 /* a where x >= 0, else b */
 INLINE vec v_pick(vec x, vec a, vec b) {
     ivec mask = x >= v_set(0.0f);
     return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
 }
-/* value * 2^k, where magic = 1.5 * 2^23 + k; the magic number's own bits leave through the shift */
-INLINE vec v_scale(vec value, vec magic) { return (vec)((ivec)value + ((ivec)magic << 23)); }
+
+INLINE vec v_abs(vec a) { return (vec)((ivec)a & 0x7fffffff); }
 
 #if SCAN_WIDTH == 16 && defined(__AVX512F__)
 #include <immintrin.h>
 INLINE vec v_max(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vec v_min(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vec v_fma(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 #elif SCAN_WIDTH == 8 && defined(__AVX2__)
 #include <immintrin.h>
 INLINE vec v_max(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
 INLINE vec v_min(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE vec v_fma(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 #elif SCAN_WIDTH == 4 && defined(__SSE2__)
 #include <emmintrin.h>
 INLINE vec v_max(vec a, vec b) { return (vec)_mm_max_ps((__m128)a, (__m128)b); }
 INLINE vec v_min(vec a, vec b) { return (vec)_mm_min_ps((__m128)a, (__m128)b); }
+INLINE vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 #else
 INLINE vec v_max(vec a, vec b) {
     ivec mask = a > b;
@@ -55,6 +59,12 @@ INLINE vec v_min(vec a, vec b) {
     ivec mask = a < b;
     return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
 }
+INLINE vec v_fma(vec a, vec b, vec c) { return a * b + c; }
+#endif
+#if SCAN_WIDTH == 4
+/* The low bits to the exponent, and the sum of a number's bits and such an exponent. */
+INLINE vec v_shift(vec a) { return (vec)((ivec)a << 23); }
+INLINE vec v_scale(vec value, vec power) { return (vec)((ivec)value + (ivec)power); }
 #endif
 
 #else /* no vector extensions */
@@ -62,6 +72,7 @@ INLINE vec v_min(vec a, vec b) {
 #define RESTRICT __restrict
 #define UNROLL
 #define PREFETCH(address) ((void)(address))
+#define NOT_MEMCPY(pointer) ((void)(pointer))
 typedef struct {
     float lane[SCAN_WIDTH];
 } vec;
@@ -82,64 +93,119 @@ INLINE vec v_mul(vec a, vec b) { LANES(a.lane[i] * b.lane[i]); }
 INLINE vec v_div(vec a, vec b) { LANES(a.lane[i] / b.lane[i]); }
 INLINE vec v_fma(vec a, vec b, vec c) { LANES(a.lane[i] * b.lane[i] + c.lane[i]); }
 INLINE vec v_pick(vec x, vec a, vec b) { LANES(x.lane[i] >= 0.0f ? a.lane[i] : b.lane[i]); }
+INLINE vec v_abs(vec a) { LANES(a.lane[i] < 0.0f ? -a.lane[i] : a.lane[i]); }
 INLINE vec v_max(vec a, vec b) { LANES(a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
 INLINE vec v_min(vec a, vec b) { LANES(a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]); }
-INLINE vec v_scale(vec value, vec magic) {
-    uint32_t bits[SCAN_WIDTH], shift[SCAN_WIDTH];
-    memcpy(bits, value.lane, sizeof(bits));
-    memcpy(shift, magic.lane, sizeof(shift));
+INLINE vec v_shift(vec a) {
+    uint32_t bits[SCAN_WIDTH];
+    memcpy(bits, a.lane, sizeof(bits));
     for (int i = 0; i < SCAN_WIDTH; i++) {
-        bits[i] += shift[i] << 23;
+        bits[i] <<= 23;
+    }
+    memcpy(a.lane, bits, sizeof(bits));
+    return a;
+}
+INLINE vec v_scale(vec value, vec power) {
+    uint32_t bits[SCAN_WIDTH], add[SCAN_WIDTH];
+    memcpy(bits, value.lane, sizeof(bits));
+    memcpy(add, power.lane, sizeof(add));
+    for (int i = 0; i < SCAN_WIDTH; i++) {
+        bits[i] += add[i];
     }
     memcpy(value.lane, bits, sizeof(bits));
     return value;
 }
 #endif
 
-/* 2^x to 1.7e-7: x = k + r with |r| <= 1/2, 2^r a degree-5 polynomial with value 1 at 0 (fitted to the least
- * relative error), k added to the exponent. Infinite from 128, no less than 2^-126; NaN stays NaN, which is why
- * the variable stands second in max and min. Needs true rounding: no -ffast-math. */
-INLINE vec v_exp2(vec x) {
-    const vec magic = v_set(12582912.0f);
-    x = v_min(v_set(128.0f), v_max(v_set(-126.0f), x));
-    vec shifted = v_add(x, magic);
-    vec r = v_sub(x, v_sub(shifted, magic));
-    vec p = v_fma(v_set(1.3264717e-3f), r, v_set(9.6715130e-3f));
-    p = v_fma(p, r, v_set(5.5507338e-2f));
-    p = v_fma(p, r, v_set(2.4022242e-1f));
-    p = v_fma(p, r, v_set(6.9314698e-1f));
-    p = v_fma(p, r, v_set(1.0f));
-    return v_scale(p, shifted);
-}
-
 #define LOG2_E 1.44269504088896341f
 #define LN_2 0.69314718055994531f
 
+/* Vectors worked on side by side: a polynomial is one long chain of dependent operations, four of them in turn keep
+ * the arithmetic units busy. Every step below runs over the group before the next one starts. */
+#define GROUP 4
+#define EACH(statement)               \
+    UNROLL                            \
+    for (int i = 0; i < GROUP; i++) { \
+        statement;                    \
+    }
+
+/* x = whole + rest, |rest| <= 1/2; returns 2^whole in the form v_scale takes. */
+#if SCAN_WIDTH == 16 && defined(__AVX512F__)
+INLINE vec v_split(vec x, vec *rest) {
+    vec whole = (vec)_mm512_roundscale_ps((__m512)x, 0);
+    *rest = x - whole;
+    return whole;
+}
+INLINE vec v_scale(vec value, vec power) { return (vec)_mm512_scalef_ps((__m512)value, (__m512)power); }
+#elif SCAN_WIDTH == 8 && defined(__AVX2__)
+INLINE vec v_split(vec x, vec *rest) {
+    *rest = x - (vec)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return (vec)_mm256_slli_epi32(_mm256_cvtps_epi32((__m256)x), 23);
+}
+INLINE vec v_scale(vec value, vec power) { return (vec)((ivec)value + (ivec)power); }
+#else
+/* Adding 1.5 * 2^23 rounds to an integer, which then lies in the low bits: needs true rounding, no -ffast-math. */
+INLINE vec v_split(vec x, vec *rest) {
+    const vec magic = v_set(12582912.0f);
+    vec shifted = v_add(x, magic);
+    *rest = v_sub(x, v_sub(shifted, magic));
+    return v_shift(shifted);
+}
+#endif
+
+/* 2^x to 1.7e-7 in place: x = k + r, 2^r a degree-5 polynomial with value 1 at 0 (fitted to the least relative
+ * error), k added to the exponent. Right for -126 <= x <= 127, with `clamp` for all: infinite from 128, no less than
+ * 2^-126; NaN stays NaN, which is why the variable stands second in max and min. */
+INLINE void v_exp2(vec *x, const int clamp) {
+    vec r[GROUP], power[GROUP];
+    if (clamp) {
+        EACH(x[i] = v_min(v_set(128.0f), v_max(v_set(-126.0f), x[i])))
+    }
+    EACH(power[i] = v_split(x[i], &r[i]))
+    EACH(x[i] = v_fma(v_set(1.3264717e-3f), r[i], v_set(9.6715130e-3f)))
+    EACH(x[i] = v_fma(x[i], r[i], v_set(5.5507338e-2f)))
+    EACH(x[i] = v_fma(x[i], r[i], v_set(2.4022242e-1f)))
+    EACH(x[i] = v_fma(x[i], r[i], v_set(6.9314698e-1f)))
+    EACH(x[i] = v_fma(x[i], r[i], v_set(1.0f)))
+    EACH(x[i] = v_scale(x[i], power[i]))
+}
+
 /* exp(-|x|), from which softplus and its derivative follow without overflow */
-INLINE vec v_exp_minus_abs(vec x) {
-    vec scaled = v_mul(x, v_set(LOG2_E));
-    return v_exp2(v_min(v_sub(v_set(0.0f), scaled), scaled));
+INLINE void v_exp_minus_abs(const vec *x, vec *z) {
+    EACH(z[i] = v_max(v_set(-126.0f), v_mul(v_abs(x[i]), v_set(-LOG2_E))))
+    v_exp2(z, 0);
 }
 
-/* log(1 + z) for 0 <= z <= 1 as z times a degree-8 polynomial: relative error 3e-8 also for tiny z */
-INLINE vec v_log1p(vec z) {
-    vec p = v_fma(v_set(5.232690027e-3f), z, v_set(-2.950521992e-2f));
-    p = v_fma(p, z, v_set(7.822591751e-2f));
-    p = v_fma(p, z, v_set(-1.366324250e-1f));
-    p = v_fma(p, z, v_set(1.910600499e-1f));
-    p = v_fma(p, z, v_set(-2.484298170e-1f));
-    p = v_fma(p, z, v_set(3.331909673e-1f));
-    p = v_fma(p, z, v_set(-4.999949314e-1f));
-    p = v_fma(p, z, v_set(9.999999699e-1f));
-    return v_mul(p, z);
+/* softplus: log(1 + exp(x)) = max(x, 0) + log(1 + z) with z = exp(-|x|), the last as z times a degree-8 polynomial
+ * in z, even and odd powers apart: relative error 3e-8 also for tiny z. */
+INLINE void v_softplus(const vec *x, const vec *z, vec *y) {
+    vec z2[GROUP], even[GROUP], odd[GROUP];
+    EACH(z2[i] = v_mul(z[i], z[i]))
+    EACH(even[i] = v_fma(v_set(5.232690027e-3f), z2[i], v_set(7.822591751e-2f)))
+    EACH(odd[i] = v_fma(v_set(-2.950521992e-2f), z2[i], v_set(-1.366324250e-1f)))
+    EACH(even[i] = v_fma(even[i], z2[i], v_set(1.910600499e-1f)))
+    EACH(odd[i] = v_fma(odd[i], z2[i], v_set(-2.484298170e-1f)))
+    EACH(even[i] = v_fma(even[i], z2[i], v_set(3.331909673e-1f)))
+    EACH(odd[i] = v_fma(odd[i], z2[i], v_set(-4.999949314e-1f)))
+    EACH(even[i] = v_fma(even[i], z2[i], v_set(9.999999699e-1f)))
+    EACH(even[i] = v_fma(odd[i], z[i], even[i]))
+    EACH(y[i] = v_fma(even[i], z[i], v_max(v_set(0.0f), x[i])))
 }
 
-INLINE vec v_softplus(vec x) { return v_add(v_max(v_set(0.0f), x), v_log1p(v_exp_minus_abs(x))); }
+/* y times the derivative of softplus, 1 / (1 + exp(-x)), from the same z */
+INLINE void v_times_sigmoid(const vec *x, const vec *z, vec *y) {
+    EACH(y[i] = v_mul(y[i], v_div(v_pick(x[i], v_set(1.0f), z[i]), v_add(v_set(1.0f), z[i]))))
+}
 
-/* the derivative of softplus, 1 / (1 + exp(-x)) */
-INLINE vec v_sigmoid(vec x) {
-    vec z = v_exp_minus_abs(x);
-    return v_div(v_pick(x, v_set(1.0f), z), v_add(v_set(1.0f), z));
+/* Whether every lane is below the limit; NaN is not. */
+INLINE int v_all_below(vec a, float limit) {
+    float lanes[SCAN_WIDTH];
+    int below = 1;
+    v_store(lanes, a);
+    for (int i = 0; i < SCAN_WIDTH; i++) {
+        below &= lanes[i] < limit;
+    }
+    return below;
 }
 
 INLINE float v_sum(vec a) {

@@ -1,0 +1,33 @@
+"""Choose a benchmark by name; each is a module with ``add_arguments`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from ..errors import MedMambaError
+
+BENCHMARKS = {
+    "accuracy": "bundle-trained networks against a linear baseline on real images",
+}
+
+
+def main() -> int:
+    """Parse the command line and run one benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m medmamba_monai.benchmarks")
+    names = parser.add_subparsers(dest="name", required=True)
+    for name, summary in BENCHMARKS.items():
+        module = importlib.import_module(f".{name}", __package__)
+        module.add_arguments(names.add_parser(name, help=summary, description=summary))
+    arguments = parser.parse_args()
+    try:
+        importlib.import_module(f".{arguments.name}", __package__).run(arguments)
+    except MedMambaError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

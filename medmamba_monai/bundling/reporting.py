@@ -1,0 +1,41 @@
+"""Ends a failed run of a bundle with the one message that matters. Standard library only."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from medmamba_monai.errors import MedMambaError
+
+__all__ = ["explain_failures", "root_cause"]
+
+
+def root_cause(error: BaseException | None) -> MedMambaError | None:
+    """Return the deepest error of this package among the causes of ``error``, or None.
+
+    MONAI wraps what goes wrong inside a config in errors of its own, so that the last line a user sees
+    names a component and not the reason.
+    """
+    found, seen = None, set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MedMambaError):
+            found = error
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def explain_failures() -> None:
+    """Print the reason as the last line when an uncaught error ends the process; safe to call again."""
+    previous = sys.excepthook
+    if getattr(previous, "explains", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        previous(kind, error, trace)
+        reason = root_cause(error)
+        if reason is not None and reason is not error:
+            sys.stderr.write(f"\n{type(reason).__name__}: {reason}\n")
+
+    hook.explains = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

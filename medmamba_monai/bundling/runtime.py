@@ -1,0 +1,280 @@
+"""What the bundle configs call at run time, under one name: ``$runtime.<function>(...)``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser, ConfigWorkflow
+from torch import nn
+
+from medmamba_monai import networks
+from medmamba_monai.bundling.keys import KEYS
+from medmamba_monai.bundling.overrides import check_overrides, running
+from medmamba_monai.bundling.reporting import explain_failures
+from medmamba_monai.bundling.splits import Splits
+from medmamba_monai.data import preprocessing_digest
+from medmamba_monai.engines.precision import amp_supported
+from medmamba_monai.errors import CheckpointError, ConfigError
+from medmamba_monai.handlers import load_weights_for_inference
+from medmamba_monai.handlers.hooks import is_rank_zero
+from medmamba_monai.networks.model_info import ModelInfo
+
+__all__ = [
+    "ModelCheckpointLoader",
+    "Splits",
+    "begin",
+    "bundle_root",
+    "config_digest",
+    "default_amp",
+    "default_workers",
+    "items_in_memory",
+    "local_device",
+    "model_info",
+    "recorded_config",
+    "save_config",
+    "spatial_size",
+    "tell_outputs",
+    "trained_network",
+    "with_pretrained",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def begin() -> None:
+    """First step of every run: check the overrides, settle bundle_root, let a failure end with its reason.
+
+    The bundle's folder is known only while the workflow is at work, so it is written into the config here.
+    """
+    explain_failures()
+    check_overrides()
+    parser = _parser()
+    if "bundle_root" in parser:
+        parser.get()["bundle_root"] = parser.get_parsed_content("bundle_root")
+
+
+def bundle_root() -> str:
+    """Return the bundle that the running workflow's config file lies in, or "." where that is not known."""
+    workflow = running(ConfigWorkflow)
+    if workflow is None or workflow.config_root_path.name != "configs":
+        return "."
+    return str(workflow.config_root_path.absolute().parent)
+
+
+def spatial_size(image_size: int | Sequence[int], dimensions: int = 2) -> list[int]:
+    """Return one length an axis.
+
+    Args:
+        image_size: one length for all axes, or one each (rows first).
+        dimensions: number of axes.
+
+    Raises:
+        ConfigError: the number of lengths is wrong.
+
+    Example:
+        >>> spatial_size(64), spatial_size([64, 96])
+        ([64, 64], [64, 96])
+    """
+    lengths = [image_size] * dimensions if isinstance(image_size, int) else list(image_size)
+    if len(lengths) != dimensions:
+        raise ConfigError(
+            f"image_size {image_size} has not {dimensions} lengths", remedy="give one number, or one an axis"
+        )
+    return lengths
+
+
+def items_in_memory(shape: Sequence[int], gigabytes: float = 2.0) -> int:
+    """Return how many float32 arrays of ``shape`` fit in ``gigabytes``.
+
+    Example:
+        >>> items_in_memory([1, 224, 224])
+        9964
+    """
+    return int(gigabytes * 1e9 / (4 * math.prod(shape)))
+
+
+def default_workers() -> int:
+    """Return loader processes: none beside a CPU that computes, up to four beside a GPU."""
+    return min(4, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+
+
+def default_amp(device: str | torch.device) -> bool:
+    """Return True for GPUs with bfloat16 arithmetic; few CPUs are faster with it, so there it is a choice."""
+    return torch.device(device).type == "cuda" and amp_supported(device)
+
+
+def local_device() -> torch.device:
+    """Return the device of this process under torchrun: its own GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def with_pretrained(network: nn.Module, path: str | None) -> nn.Module:
+    """Return ``network``, with the weights of ``path`` when one is given.
+
+    Raises:
+        CheckpointError: the file is missing or does not fit.
+        ConfigError: the network is not a MedMamba.
+    """
+    if path is not None:
+        if not isinstance(network, networks.MedMamba):
+            raise ConfigError(
+                f"pretrained weights are for a MedMamba, network_def is a {type(network).__name__}",
+                where="pretrained",
+                remedy="leave pretrained out, or load the weights inside network_def",
+            )
+        for note in networks.load_pretrained(network, path):
+            logger.info("pretrained weights %s: %s", path, note)
+    return network
+
+
+def config_digest(key: str = "preprocessing") -> str:
+    """Return a digest of one section of the running config, its references to plain values filled in.
+
+    Args:
+        key: id of the section.
+
+    Raises:
+        ConfigError: called from elsewhere than a config expression.
+    """
+    return preprocessing_digest(_plain(_parser()[key]))
+
+
+def _parser() -> ConfigParser:
+    parser = running(ConfigParser)
+    if parser is None:
+        raise ConfigError("no config is being evaluated", remedy="call this from a config expression only")
+    return parser
+
+
+def _plain(value: Any) -> Any:
+    """Return raw config with ``@key`` replaced by what plain value the key has; expressions stay as text."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, str) and value.startswith("@"):
+        return _plain(_parser().get_parsed_content(value[1:]))
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels: int) -> ModelInfo:
+    """Describe the network being trained, for model.json beside its weights.
+
+    Args:
+        network: the network, not yet wrapped for several processes.
+        splits: the data it is trained on.
+        size: length of each image axis.
+        channels: of the images.
+    """
+    return ModelInfo(
+        class_names=splits.class_names,
+        channels=channels,
+        spatial_dims=len(size),
+        image_size=list(size),
+        network=dict(getattr(network, "config", {})),
+        preprocessing_digest=config_digest(),
+        extra={"trained_on": splits.fingerprint},
+    )
+
+
+def trained_network(info: ModelInfo, **changes: Any) -> nn.Module:
+    """Build the network that model.json describes; its weights are loaded later.
+
+    Args:
+        info: from ``ModelInfo.load``.
+        changes: arguments that differ, as num_classes for a new head.
+
+    Raises:
+        CheckpointError: the weights belong to a network that is not of this package.
+    """
+    if not info.network:
+        raise CheckpointError(
+            "model.json does not describe the network",
+            remedy="give the same --network_def as in training",
+        )
+    arguments = {key: value for key, value in info.network.items() if key != "preset"}
+    return networks.MedMamba(**{**arguments, **changes})
+
+
+class ModelCheckpointLoader:
+    """Evaluator handler: loads the trained weights when the evaluator starts, if they are the right ones.
+
+    Args:
+        network: receives the weights.
+        path: folder with model.pt and model.json.
+        expected: class_names, channels and preprocessing_digest that model.json has to agree with.
+    """
+
+    def __init__(self, network: nn.Module, path: str, **expected: Any) -> None:
+        self.network, self.path, self.expected = network, path, expected
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: they are missing, damaged or made for something else.
+        """
+        load_weights_for_inference(self.network, self.path, **self.expected)
+
+
+def recorded_config() -> dict[str, Any]:
+    """Return the running config for the record: keys to override with their values, the rest as written."""
+    parser = _parser()
+    names = {key.name for key in KEYS if key.kind != "any"}
+    skipped = {"imports", "initialize", "run", "finalize", "_meta_"}
+    record = {}
+    for key, value in parser.get().items():
+        if key not in skipped:
+            is_expression = isinstance(value, str) and value[:1] in ("$", "@")
+            record[key] = _plain(parser.get_parsed_content(key)) if key in names and is_expression else value
+    return record
+
+
+def save_config(output_dir: str, name: str, wanted: bool | str | None = True) -> None:
+    """Write the config as it is run, overrides included, unless told not to; the first process does it.
+
+    Args:
+        output_dir: folder for the file.
+        name: of the file.
+        wanted: False: write nothing; a path: write there.
+    """
+    if not wanted or not is_rank_zero():
+        return
+    file = Path(wanted) if isinstance(wanted, str) else Path(output_dir) / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {key: value for key, value in _parser().get().items() if key != "_meta_"}
+    temporary = file.with_name(f".{file.name}.new")
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(file)
+
+
+def tell_outputs(*files: str) -> None:
+    """Log where a run's results lie, and the scores where metrics.json is among them; the first process does it.
+
+    Args:
+        files: what the run wrote; those that do not exist are left out.
+    """
+    for file in map(Path, files):
+        if not file.is_file() or not is_rank_zero():
+            continue
+        logger.info("wrote %s", file)
+        if file.name == "metrics.json":
+            scores = {k: v for k, v in json.loads(file.read_text(encoding="utf-8")).items() if isinstance(v, float)}
+            logger.info("scores: %s", ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))

@@ -1,0 +1,126 @@
+"""The data of a bundle run, prepared when first asked for: a network can be built where there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medmamba_monai.data import Datalist, prepare_datalist
+from medmamba_monai.errors import CheckpointError, DataError
+from medmamba_monai.networks.model_info import ModelInfo
+
+__all__ = ["PARTS", "Splits"]
+
+PARTS = ("training", "validation", "test")
+
+
+class Splits:
+    """Class names and the items of each part.
+
+    Args:
+        dataset_dir: folder with the images.
+        datalist: JSON or CSV file with labels and parts; None: as found in ``dataset_dir``.
+        output_dir: where the data list is written once.
+        seed: of the split.
+        class_names: in the order of the network's outputs; None: as found in the data.
+        ckpt_dir: where model.json names the classes when there is no data at all.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str,
+        datalist: str | None = None,
+        *,
+        output_dir: str,
+        seed: int = 0,
+        class_names: list[str] | None = None,
+        ckpt_dir: str | None = None,
+    ) -> None:
+        self.dataset_dir = str(Path(dataset_dir).expanduser())
+        self.file = datalist
+        self.output_dir = output_dir
+        self.seed = seed
+        self.given_names = class_names
+        self.ckpt_dir = ckpt_dir
+
+    @cached_property
+    def datalist(self) -> Datalist:
+        """The data list: read, or made and written to ``output_dir``.
+
+        Raises:
+            DataError: there is no usable data.
+        """
+        if not Path(self.dataset_dir).exists():
+            raise DataError(
+                "there is no such folder",
+                where=f"dataset_dir {self.dataset_dir}",
+                remedy="give --dataset_dir",
+            )
+        return prepare_datalist(
+            self.dataset_dir,
+            self.file,
+            output_dir=self.output_dir,
+            seed=self.seed,
+            class_names=self.given_names,
+        )
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Class names: of the data, or of the trained model in ``ckpt_dir`` when there is no data.
+
+        Raises:
+            DataError: there is neither.
+        """
+        model = Path(self.ckpt_dir or ".") / "model.json"
+        if Path(self.dataset_dir).exists() or self.ckpt_dir is None or not model.is_file():
+            return list(self.datalist.class_names)
+        return list(ModelInfo.load(self.ckpt_dir).class_names)
+
+    def items(self, part: str) -> list[dict[str, Any]]:
+        """Return ``{"image": path, "label": index, "file": relative path}`` of every image of a part.
+
+        Raises:
+            DataError: the part is empty.
+        """
+        if not self.datalist.labels(part):
+            raise DataError(
+                f"the {part} part has no images",
+                where=self.file or self.dataset_dir,
+                remedy="give a datalist that assigns images to it, or more images a class",
+            )
+        return self.datalist.items(part, self.dataset_dir)
+
+    def labels(self, part: str) -> list[int]:
+        """Return the class index of every image of a part."""
+        return self.datalist.labels(part)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of which files there are (``files``), and of which file is in which part (``parts``)."""
+        names = {part: sorted(record["image"] for record in self.datalist.records(part)) for part in PARTS}
+        every = sorted(file for files in names.values() for file in files)
+        return {"parts": _digest(names), "files": _digest(every)}
+
+    def check_same_parts(self, trained_on: dict[str, str] | None) -> None:
+        """Refuse to evaluate on the files a model was trained with, once they are dealt out anew.
+
+        Args:
+            trained_on: the `fingerprint` of the training run, or None where it is not known.
+
+        Raises:
+            CheckpointError: the files are the same, the parts are not.
+        """
+        if trained_on is None or self.fingerprint == trained_on or self.fingerprint["files"] != trained_on["files"]:
+            return
+        raise CheckpointError(
+            "the model was trained on these files in other parts, so test images may have been trained on",
+            where=f"data list of {self.dataset_dir}",
+            remedy="use the training's output_dir, or --datalist with the datalist.json written there",
+        )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()

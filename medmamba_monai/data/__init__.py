@@ -1,0 +1,28 @@
+"""Data: datalists with leak-free splits, one reader for medical pictures, checks.
+
+May import networks, ops and errors; never engines, handlers or metrics. Importing it registers the reader
+with MONAI.
+"""
+
+from medmamba_monai.data.builder import build_datalist
+from medmamba_monai.data.datalist import Datalist, Record
+from medmamba_monai.data.folders import list_images
+from medmamba_monai.data.image import MedicalImage, read_image
+from medmamba_monai.data.prepare import prepare_datalist
+from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
+from medmamba_monai.data.splits import assign_splits
+from medmamba_monai.data.storage import preprocessing_digest
+
+__all__ = [
+    "Datalist",
+    "MedMambaImageReader",
+    "MedicalImage",
+    "ReadImaged",
+    "Record",
+    "assign_splits",
+    "build_datalist",
+    "list_images",
+    "prepare_datalist",
+    "preprocessing_digest",
+    "read_image",
+]

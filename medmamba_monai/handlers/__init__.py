@@ -1,0 +1,32 @@
+"""Handlers for MONAI's engines: checkpoints, resuming, reproducible epochs, MLflow, predictions, one a file.
+
+Configs name them. May import ``errors`` and ``networks``; knows neither engines, data nor metrics.
+"""
+
+from medmamba_monai.handlers.checkpoint import CheckpointHandler
+from medmamba_monai.handlers.early_stopping import EarlyStopping
+from medmamba_monai.handlers.ema import ExponentialMovingAverage
+from medmamba_monai.handlers.mlflow_client import default_tracking_uri
+from medmamba_monai.handlers.mlflow_tracker import MLflowTracker
+from medmamba_monai.handlers.predictions import PredictionWriter
+from medmamba_monai.handlers.progress import Progress
+from medmamba_monai.handlers.reproducible import ReproducibleEpochs
+from medmamba_monai.handlers.resume import resume_training
+from medmamba_monai.handlers.signals import PREEMPTED_EXIT_CODE, Preempted, TerminateOnSignal
+from medmamba_monai.handlers.weights import load_weights_for_inference
+
+__all__ = [
+    "PREEMPTED_EXIT_CODE",
+    "CheckpointHandler",
+    "EarlyStopping",
+    "ExponentialMovingAverage",
+    "MLflowTracker",
+    "PredictionWriter",
+    "Preempted",
+    "Progress",
+    "ReproducibleEpochs",
+    "TerminateOnSignal",
+    "default_tracking_uri",
+    "load_weights_for_inference",
+    "resume_training",
+]

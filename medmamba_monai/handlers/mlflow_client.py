@@ -1,0 +1,180 @@
+"""An MLflow client that cannot hurt a training: short waits, one warning, and a pause after failures."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from medmamba_monai.errors import ConfigError
+
+__all__ = ["QuietClient", "default_tracking_uri", "local_database", "usable_tracking_uri"]
+
+SQLITE = "sqlite:///"
+DATABASE_NAME = "mlruns.db"
+FIRST_PAUSE = 60.0  # seconds without an attempt after a failure; doubled up to the longest
+LONGEST_PAUSE = 600.0
+
+logger = logging.getLogger(__name__)
+
+
+def default_tracking_uri(output_dir: str | Path) -> str:
+    """Address of the local database of a run: ``<output_dir>/mlruns.db``.
+
+    The path stands there as it is. SQLAlchemy does not decode percent signs, so an encoded address, which
+    ``monai.utils.path_to_sqlite_uri`` gives, names another folder where the path has a space or an accent.
+
+    Example:
+        >>> default_tracking_uri("/data/my runs")
+        'sqlite:////data/my runs/mlruns.db'
+    """
+    return f"{SQLITE}{(Path(output_dir).absolute() / DATABASE_NAME).as_posix()}"
+
+
+def local_database(uri: str) -> Path | None:
+    """The file of a local database, or None for another store.
+
+    Example:
+        >>> str(local_database("sqlite:////tmp/mlruns.db")), local_database("http://host")
+        ('/tmp/mlruns.db', None)
+    """
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def usable_tracking_uri(uri: str) -> str:
+    """Refuse addresses that MLflow cannot use, with the form it can; decode a path that does not exist as it is.
+
+    Returns:
+        The address.
+
+    Raises:
+        ConfigError: a folder, a ``file:`` address, or no address at all.
+
+    Example:
+        >>> usable_tracking_uri("sqlite:////tmp/my%20runs/mlruns.db")
+        'sqlite:////tmp/my runs/mlruns.db'
+        >>> usable_tracking_uri("/tmp/mlruns")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        medmamba_monai.errors.ConfigError: tracking_uri: '/tmp/mlruns' is a folder ...
+    """
+    if uri.startswith("databricks"):
+        return uri
+    if uri.startswith("file:") or "://" not in uri:
+        raise ConfigError(
+            f"'{uri}' is a folder or file address, which MLflow no longer writes to",
+            where="tracking_uri",
+            remedy="give sqlite:///<folder>/mlruns.db or the http(s) address of a server",
+        )
+    database = local_database(uri)
+    return uri if database is None or database.parent.is_dir() else unquote(uri)
+
+
+class QuietClient:
+    """Calls methods of ``mlflow.MlflowClient``; a failure gives None, one warning, and a pause.
+
+    Args:
+        uri: address of the tracking store.
+        timeout: seconds an answer of a server may take.
+
+    Raises:
+        ConfigError: see ``usable_tracking_uri``.
+    """
+
+    def __init__(self, uri: str, timeout: float = 5.0) -> None:
+        self.uri = usable_tracking_uri(uri)
+        self.timeout = max(1, round(timeout))
+        self.warned = False
+        self._client: Any = None
+        self._pause = FIRST_PAUSE
+        self._paused_until = 0.0
+
+    @property
+    def paused(self) -> bool:
+        """Whether calls are refused at once because the store failed a short while ago."""
+        return time.monotonic() < self._paused_until
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the client.
+
+        Returns:
+            Its result (True where that is None), or None after a failure or during a pause.
+        """
+        if self.paused:
+            return None
+        try:
+            with self._short_waits():
+                if self._client is None:
+                    self._client = _connect(self.uri)
+                result = getattr(self._client, method)(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 (stores raise what their back ends do; none may end a run)
+            self._failed(error)
+            return None
+        if self.warned:
+            logger.warning("the MLflow store %s answers again", self._shown_uri())
+        self.warned, self._pause = False, FIRST_PAUSE
+        return True if result is None else result
+
+    def try_again(self) -> None:
+        """End a pause, for one last attempt."""
+        self._paused_until = 0.0
+
+    def close(self) -> None:
+        """Release the database of a local store."""
+        store = getattr(getattr(self._client, "_tracking_client", None), "store", None)
+        for name in ("engine", "read_engine"):
+            engine = getattr(store, name, None)
+            if engine is not None:
+                engine.dispose()
+        self._client = None
+
+    def _failed(self, error: Exception) -> None:
+        self._paused_until = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        if not self.warned:
+            self.warned = True
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = reason.replace(self.uri, self._shown_uri())
+            logger.warning(
+                "the MLflow store %s failed (%s). The run goes on; metrics are sent when it answers again",
+                self._shown_uri(), reason,
+            )  # fmt: skip
+
+    def _shown_uri(self) -> str:
+        """The address without a password that may stand in it."""
+        scheme, _, rest = self.uri.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+    @contextmanager
+    def _short_waits(self) -> Iterator[None]:
+        """MLflow's own 120 s and seven retries would halt training for minutes; the user's settings win."""
+        settings = {
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(self.timeout),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+        }
+        added = {name: value for name, value in settings.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
+            yield
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
+
+
+def _connect(uri: str) -> Any:
+    import mlflow
+
+    database = local_database(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        sqlite3.connect(database).close()  # fails at once, where MLflow would try for 100 seconds
+        for name in ("alembic", "mlflow.store.db.utils"):  # dozens of lines about creating tables
+            logging.getLogger(name).setLevel(logging.WARNING)
+    return mlflow.MlflowClient(tracking_uri=uri)

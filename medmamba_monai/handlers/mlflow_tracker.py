@@ -1,0 +1,291 @@
+"""Records a training or an evaluation as one MLflow run that ends with its true status. Used by configs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.engines import Trainer
+from monai.handlers import MLFlowHandler
+from monai.utils import path_to_uri
+
+from medmamba_monai.errors import ConfigError
+from medmamba_monai.handlers.hooks import (
+    as_flag,
+    batch_loss,
+    is_rank_zero,
+    on_exception,
+    run_first,
+    run_last,
+)
+from medmamba_monai.handlers.mlflow_client import (
+    QuietClient,
+    default_tracking_uri,
+    local_database,
+    usable_tracking_uri,
+)
+from medmamba_monai.handlers.mlflow_records import flat_metrics, flat_params, unique_run_name, versions
+
+__all__ = ["MLflowTracker"]
+
+ORDER_AMONG_LAST = 20  # after the weights are written, which are uploaded
+SECONDS_BETWEEN_SENDING = 10.0
+MOST_KEPT_METRICS = 200_000
+BATCH = 500  # MLflow accepts 1000 metrics and 100 parameters a call
+PARAMS_BATCH = 100
+LONGEST_ERROR = 5000
+
+logger = logging.getLogger(__name__)
+
+
+class MLflowTracker:
+    """Parameters, losses, learning rates, validation scores, files and the final status of a run.
+
+    Each run is a new one, whatever its name; only a resumed training continues its own, known by its id. A
+    store that does not answer never ends or delays a training for long: one warning, and the metrics are sent
+    when it is back. The handlers that ``python -m monai.bundle run --tracking mlflow`` adds are taken off at
+    the start, so there is one run; asking for them switches this tracker on. Only the process of rank 0
+    records.
+
+    Attached to the trainer, or to an evaluator that runs by itself.
+
+    Args:
+        output_dir: the default store is ``<output_dir>/mlruns.db`` with artifacts in ``<output_dir>/mlruns``.
+        enabled: False records nothing.
+        tracking_uri: another store: ``sqlite:///…`` or the address of a server. The environment variable
+            MLFLOW_TRACKING_URI goes before it.
+        experiment_name: created where it does not exist.
+        run_name: None gives a unique one.
+        evaluator: the validation engine of a trainer.
+        params: settings to record, nested as they like.
+        class_names: recorded as a parameter.
+        data_digest: digest of the datalist, recorded as a parameter.
+        tags: recorded as tags.
+        artifacts: files and folders that are recorded at the end, those that exist then.
+        timeout: seconds a server may take to answer.
+
+    Raises:
+        ConfigError: a store that MLflow cannot use, or neither ``output_dir`` nor ``tracking_uri``.
+
+    Example:
+        >>> MLflowTracker(enabled=False).enabled
+        False
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path | None = None,
+        enabled: bool | str = True,
+        tracking_uri: str | None = None,
+        experiment_name: str = "medmamba_monai",
+        run_name: str | None = None,
+        evaluator: Engine | None = None,
+        params: Mapping[str, Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        data_digest: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        artifacts: Sequence[str | Path] = (),
+        timeout: float = 5.0,
+    ) -> None:
+        self.enabled = as_flag(enabled, "MLflowTracker.enabled")
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
+        if self.tracking_uri is not None:
+            self.tracking_uri = usable_tracking_uri(self.tracking_uri)
+        elif self.output_dir is None and self.enabled:
+            raise ConfigError("neither output_dir nor tracking_uri is given", where="MLflowTracker")
+        self.experiment_name = experiment_name
+        self.run_name = run_name
+        self.evaluator = evaluator
+        self.artifacts = [Path(path) for path in artifacts]
+        self.timeout = timeout
+        self.tags = dict(tags or {})
+        extra = {"class_names": class_names, "data_digest": data_digest}
+        self.params = dict(params or {}) | {name: value for name, value in extra.items() if value is not None}
+        self.run_id: str | None = None
+        self._client: QuietClient | None = None
+        self._metrics: list[tuple[str, float, int, int]] = []
+        self._losses: list[float] = []
+        self._untracked: set[str] = set()
+        self._sent_at = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer or an evaluator."""
+        if not is_rank_zero():
+            return
+        run_first(engine, Events.STARTED, self._started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
+        run_last(engine, Events.EPOCH_COMPLETED, self._epoch_completed, ORDER_AMONG_LAST)
+        run_last(engine, Events.COMPLETED, self._completed, ORDER_AMONG_LAST)
+        on_exception(engine, self._failed)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(
+                Events.EPOCH_COMPLETED, lambda evaluator: self._validated(engine, evaluator)
+            )
+
+    def _started(self, engine: Engine) -> None:
+        stock = [handler for each in (engine, self.evaluator) if each for handler in _detach_stock(each)]
+        if stock and not self.enabled:
+            logger.info("--tracking mlflow switches MLflowTracker on")
+            self.enabled = True
+        if not self.enabled:
+            return
+        for handler in stock:
+            self.artifacts += [Path(path) for path in handler.artifacts if path]
+        self._client = QuietClient(self._uri(stock), self.timeout)
+        self.run_id = getattr(engine.state, "mlflow_run_id", None)
+        self.params |= {"max_epochs": engine.state.max_epochs, "epoch_length": engine.state.epoch_length}
+        if self.run_id is not None:
+            self._client.call("update_run", self.run_id, status="RUNNING")
+            self._log_params()
+        else:
+            self._create_run(engine)
+
+    def _uri(self, stock: Sequence[MLFlowHandler]) -> str:
+        if self.tracking_uri is not None:
+            return self.tracking_uri
+        if self.output_dir is not None:
+            return default_tracking_uri(self.output_dir)
+        return str(stock[0].client.tracking_uri)  # switched on by --tracking mlflow without settings of its own
+
+    def _create_run(self, engine: Engine) -> None:
+        """Begin the run, or try again later: ``_send`` comes back here while there is no run."""
+        client = self._require_client()
+        experiment = client.call("get_experiment_by_name", self.experiment_name)
+        if experiment is None or experiment is True:
+            location = _artifact_location(client.uri)
+            experiment_id = client.call("create_experiment", self.experiment_name, artifact_location=location)
+        else:
+            experiment_id = experiment.experiment_id
+        if experiment_id is None:
+            return
+        prefix = "train" if isinstance(engine, Trainer) else "evaluate"
+        name = self.run_name or unique_run_name(prefix)
+        run = client.call("create_run", experiment_id=experiment_id, run_name=name, tags=self.tags)
+        if run is None:
+            return
+        self.run_id = engine.state.mlflow_run_id = str(run.info.run_id)
+        self._log_params()
+
+    def _log_params(self) -> None:
+        from mlflow.entities import Param
+
+        client = self._require_client()
+        run = client.call("get_run", self.run_id)
+        known = {} if run is None else run.data.params  # parameters of a run cannot be changed
+        wanted = flat_params(self.params) | versions()
+        new = [Param(name, value) for name, value in wanted.items() if name not in known]
+        for start in range(0, len(new), PARAMS_BATCH):
+            client.call("log_batch", self.run_id, params=new[start : start + PARAMS_BATCH])
+        changed = {name: value for name, value in wanted.items() if known.get(name, value) != value}
+        for name, value in changed.items():
+            client.call("set_tag", self.run_id, f"resumed.{name}", value)
+
+    def _iteration_completed(self, engine: Engine) -> None:
+        if self._client is None or not isinstance(engine, Trainer):
+            return
+        loss = batch_loss(engine.state.output)
+        if loss is not None:
+            self._losses.append(loss)
+            self._keep({"train_loss": loss}, engine.state.iteration)
+        rates = [float(group["lr"]) for group in engine.optimizer.param_groups]
+        names = ["learning_rate"] if len(set(rates)) == 1 else [f"learning_rate_{i}" for i in range(len(rates))]
+        self._keep(dict(zip(names, rates, strict=False)), engine.state.iteration)
+        if time.monotonic() - self._sent_at > SECONDS_BETWEEN_SENDING:
+            self._send(engine)
+
+    def _epoch_completed(self, engine: Engine) -> None:
+        if self._client is None:
+            return
+        if self._losses:
+            self._keep({"train_loss_epoch": sum(self._losses) / len(self._losses)}, engine.state.epoch)
+            self._losses.clear()
+        self._keep(flat_metrics(engine.state.metrics, self._untracked), engine.state.epoch)
+        self._send(engine)
+
+    def _validated(self, engine: Engine, evaluator: Engine) -> None:
+        if self._client is not None:
+            self._keep(flat_metrics(evaluator.state.metrics, self._untracked), engine.state.epoch)
+
+    def _completed(self, engine: Engine) -> None:
+        stopped = getattr(engine.state, "stopped_by_signal", None)
+        self._finish(engine, "FINISHED" if stopped is None else "KILLED")
+
+    def _failed(self, engine: Engine, error: BaseException) -> None:
+        killed = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+        if self._client is not None and self.run_id is not None:
+            text = f"{type(error).__name__}: {error}"
+            self._client.call("set_tag", self.run_id, "error", text[:LONGEST_ERROR])
+        self._finish(engine, "KILLED" if killed else "FAILED")
+
+    def _finish(self, engine: Engine, status: str) -> None:
+        if self._client is None:
+            return
+        self._client.try_again()
+        self._send(engine)
+        if self.run_id is not None:
+            for path in dict.fromkeys(self.artifacts):
+                if path.is_dir():
+                    self._client.call("log_artifacts", self.run_id, str(path), path.name)
+                elif path.is_file():
+                    self._client.call("log_artifact", self.run_id, str(path))
+                elif status == "FINISHED":
+                    logger.warning("%s does not exist and is not recorded with the MLflow run", path)
+            self._client.call("set_terminated", self.run_id, status)
+        if self._metrics:
+            logger.warning("%d metric values could not be sent to MLflow and are lost", len(self._metrics))
+        self._client.close()
+        self._client = None
+        self.run_id = None
+
+    def _keep(self, metrics: Mapping[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        self._metrics += [(name, value, now, step) for name, value in metrics.items()]
+        del self._metrics[:-MOST_KEPT_METRICS]
+
+    def _send(self, engine: Engine) -> None:
+        from mlflow.entities import Metric
+
+        client = self._require_client()
+        self._sent_at = time.monotonic()
+        if self.run_id is None and not client.paused:
+            self._create_run(engine)
+        while self._metrics and self.run_id is not None:
+            batch = [Metric(*entry) for entry in self._metrics[:BATCH]]
+            if client.call("log_batch", self.run_id, metrics=batch) is None:
+                return
+            del self._metrics[:BATCH]
+
+    def _require_client(self) -> QuietClient:
+        if self._client is None:
+            raise ConfigError("the tracker has not been started", where="MLflowTracker")
+        return self._client
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside a local database; a server decides for itself."""
+    database = local_database(uri)
+    return None if database is None else str(path_to_uri(database.parent / "mlruns"))
+
+
+def _detach_stock(engine: Engine) -> list[MLFlowHandler]:
+    """Take MONAI's own MLflow handlers off an engine, also out of the event that is just being handled."""
+    stock: list[MLFlowHandler] = []
+    for handlers in engine._event_handlers.values():
+        owners = [getattr(_original(handler), "__self__", None) for handler, _, _ in handlers]
+        stock += [owner for owner in owners if isinstance(owner, MLFlowHandler) and owner not in stock]
+        handlers[:] = [
+            entry for entry, owner in zip(handlers, owners, strict=True) if not isinstance(owner, MLFlowHandler)
+        ]
+    return stock
+
+
+def _original(handler: Any) -> Any:
+    """The handler a filtered event wraps."""
+    parent = getattr(handler, "_parent", None)
+    return handler if parent is None else parent()

@@ -1,0 +1,340 @@
+"""Both scans in C with SIMD instructions, forward and backward, on CPUs. Imports contract.py and errors.
+
+The library is built from csrc/ when the package is installed and lies beside this file; it knows nothing of Python
+or PyTorch and is called through ctypes on the tensors' memory, in whatever strides they have. It computes in
+float32 and starts its threads inside each call (``torch.get_num_threads()``), so processes may fork at any time.
+float64 inputs take the portable path, which keeps their precision.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import c_int64, c_void_p
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...errors import BackendError, ConfigError
+from . import portable
+from .contract import DirectionalInputs, SequenceInputs
+
+__all__ = [
+    "SIMD_VARIABLE",
+    "directional_backward",
+    "directional_forward",
+    "directional_saved_numel",
+    "self_test",
+    "sequence_backward",
+    "sequence_forward",
+    "sequence_saved_numel",
+    "unavailable",
+    "variant",
+    "variants",
+]
+
+SIMD_VARIABLE = "MEDMAMBA_SCAN_SIMD"
+
+_VERSION = 1  # of the structures below; medmamba_scan_version() in csrc/scan.c must agree
+_OUT_OF_MEMORY, _BAD_ORDER = 1, 3
+_REMEDY = "reinstall medmamba_monai with a C compiler on the PATH, or install one of its platform wheels"
+_TOLERANCE = 2e-5  # of the self-test: a wrong kernel is wrong by far more
+
+
+class _Strided(ctypes.Structure):
+    """``scan_tensor``: memory and strides over (batch, step, slice, last)."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("batch", c_int64),
+        ("step", c_int64),
+        ("slice", c_int64),
+        ("last", c_int64),
+    )
+
+
+class _Problem(ctypes.Structure):
+    """``scan_problem``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "length", "channels", "groups", "directions", "states")),
+        *((name, c_int64) for name in ("rank", "low_rank", "softplus")),
+        *((name, _Strided) for name in ("u", "dt", "b", "c")),
+        *((name, c_void_p) for name in ("a", "skip", "weight", "bias", "initial", "order", "saved")),
+    )
+
+
+class _Output(ctypes.Structure):
+    """``scan_output``."""
+
+    _fields_ = (("y", _Strided), ("last", c_void_p))
+
+
+class _Gradient(ctypes.Structure):
+    """``scan_gradient``."""
+
+    _fields_ = (
+        ("y", _Strided),
+        ("last", c_void_p),
+        *((name, _Strided) for name in ("u", "dt", "b", "c")),
+        *((name, c_void_p) for name in ("a", "skip", "weight", "bias", "initial")),
+    )
+
+
+@lru_cache(maxsize=1)
+def _open() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    here = Path(__file__).parent
+    found = sorted(path for path in here.glob("_scan_cpu*") if path.suffix in (".so", ".dll", ".dylib", ".pyd"))
+    if not found:
+        return f"its C library is not built; {_REMEDY}"
+    try:
+        library = ctypes.CDLL(str(found[0]))
+        library.medmamba_scan_version.restype = c_int64
+        version = library.medmamba_scan_version()
+    except (OSError, AttributeError) as error:
+        return f"{found[0].name} cannot be loaded ({error}); {_REMEDY}"
+    if version != _VERSION:
+        return f"{found[0].name} has layout {version}, this package needs {_VERSION}; {_REMEDY}"
+    library.medmamba_scan_block.restype = c_int64
+    library.medmamba_scan_variant.restype = ctypes.c_char_p
+    library.medmamba_scan_variant.argtypes = (c_int64,)
+    for name in ("medmamba_scan_forward", "medmamba_scan_backward"):
+        function = getattr(library, name)
+        function.restype = c_int64
+        function.argtypes = (ctypes.c_char_p, c_void_p, c_void_p, c_int64)
+    return library
+
+
+def _library() -> ctypes.CDLL:
+    library = _open()
+    if isinstance(library, str):
+        raise BackendError(f"scan backend 'cpu' cannot run: {library}")
+    return library
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why this backend cannot run on ``device``; None when it can."""
+    if device.type != "cpu":
+        return f"it runs on CPUs, not on {device.type}"
+    library = _open()
+    return library if isinstance(library, str) else None
+
+
+@lru_cache(maxsize=1)
+def variants() -> tuple[str, ...]:
+    """Names of the instruction sets this machine and this build can use, best first.
+
+    Raises:
+        BackendError: without the library.
+    """
+    library = _library()
+    names: list[str] = []
+    while (name := library.medmamba_scan_variant(len(names))) is not None:
+        names.append(name.decode())
+    return tuple(names)
+
+
+def variant() -> str:
+    """Name of the instruction set in use: the best, or the one named by ``MEDMAMBA_SCAN_SIMD``.
+
+    Raises:
+        BackendError: without the library, or when the one named cannot run here.
+    """
+    asked = os.environ.get(SIMD_VARIABLE)
+    if not asked:
+        return variants()[0]
+    if asked not in variants():
+        raise BackendError(
+            f"{asked!r} is not among the instruction sets that run here",
+            where=SIMD_VARIABLE,
+            remedy=f"use one of {', '.join(variants())}, or unset it",
+        )
+    return asked
+
+
+def _blocks(length: int) -> int:
+    """Blocks of steps, each with its state saved."""
+    return -(-length // int(_library().medmamba_scan_block()))
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float32 else tensor.float()
+
+
+def _dense(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else _float(tensor).contiguous()
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _pixels(tensor: Tensor) -> _Strided:
+    """A map (batch, L, channels) or (batch, L, K, n)."""
+    stride = tensor.stride()
+    slices = stride[2] if len(stride) == 4 else 0
+    return _Strided(tensor.data_ptr(), stride[0], stride[1], slices, stride[-1])
+
+
+def _series(tensor: Tensor) -> _Strided:
+    """A sequence (batch, channels, L) or (batch, G, N, L)."""
+    stride = tensor.stride()
+    slices = stride[1] if len(stride) == 4 else 0
+    return _Strided(tensor.data_ptr(), stride[0], stride[-1], slices, stride[-2])
+
+
+def _call(name: str, problem: _Problem, results: ctypes.Structure) -> None:
+    function = getattr(_library(), name)
+    code = function(variant().encode(), ctypes.addressof(problem), ctypes.addressof(results), torch.get_num_threads())
+    if code == _BAD_ORDER:
+        raise ConfigError("an entry of order is not a pixel 0..L-1", where="selective scan")
+    if code:
+        reason = "not enough memory" if code == _OUT_OF_MEMORY else f"internal error {code}"
+        raise BackendError(f"scan backend 'cpu' failed: {reason}", where=name)
+
+
+# Each problem travels with the tensors it points into: they must outlive the call.
+
+
+def _directional(inputs: DirectionalInputs, saved: Tensor | None) -> tuple[_Problem, list[Tensor | None]]:
+    u, dt, B, C = (_float(tensor) for tensor in (inputs.u, inputs.dt, inputs.B, inputs.C))
+    parameters = [_dense(t) for t in (inputs.A, inputs.D, inputs.dt_weight, inputs.dt_bias)]
+    order = inputs.order.contiguous()
+    batch, length, channels = u.shape
+    problem = _Problem(
+        batch, length, channels, 1, dt.shape[2], inputs.A.shape[2], dt.shape[3], 1, 1,
+        _pixels(u), _pixels(dt), _pixels(B), _pixels(C),
+        *(_pointer(tensor) for tensor in (*parameters, None, order, saved)),
+    )  # fmt: skip
+    return problem, [u, dt, B, C, *parameters, order, saved]
+
+
+def _sequence(inputs: SequenceInputs, saved: Tensor | None) -> tuple[_Problem, list[Tensor | None]]:
+    u, delta, B, C = (_float(tensor) for tensor in (inputs.u, inputs.delta, inputs.B, inputs.C))
+    A, D, bias, initial = (_dense(t) for t in (inputs.A, inputs.D, inputs.delta_bias, inputs.initial_state))
+    batch, channels, length = u.shape
+    problem = _Problem(
+        batch, length, channels, B.shape[1], 1, B.shape[2], 0, 0, int(inputs.softplus),
+        _series(u), _series(delta), _series(B), _series(C),
+        *(_pointer(tensor) for tensor in (A, D, None, bias, initial, None, saved)),
+    )  # fmt: skip
+    return problem, [u, delta, B, C, A, D, bias, initial, saved]
+
+
+def directional_saved_numel(inputs: DirectionalInputs) -> int:
+    """Count the numbers forward saves: the state before each block of steps."""
+    if inputs.u.dtype == torch.float64:
+        return portable.directional_saved_numel(inputs)
+    return inputs.u.shape[0] * inputs.A.numel() * _blocks(inputs.u.shape[1])
+
+
+def sequence_saved_numel(inputs: SequenceInputs) -> int:
+    """Count the numbers forward saves: the state before each block of steps."""
+    if inputs.u.dtype == torch.float64:
+        return portable.sequence_saved_numel(inputs)
+    return inputs.u.shape[0] * inputs.A.numel() * _blocks(inputs.u.shape[2])
+
+
+def _empty(shape: torch.Size | tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32)
+
+
+def directional_forward(inputs: DirectionalInputs, save: bool) -> tuple[Tensor, Tensor]:
+    """Forward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.directional_forward(inputs, save)
+    y, saved = _empty(inputs.u.shape), _empty((directional_saved_numel(inputs) if save else 0,))
+    problem, _keep = _directional(inputs, saved if save else None)
+    _call("medmamba_scan_forward", problem, _Output(_pixels(y), None))
+    return y.to(inputs.u.dtype), saved
+
+
+def directional_backward(grad: Tensor, inputs: DirectionalInputs, saved: Tensor) -> list[Tensor]:
+    """Backward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.directional_backward(grad, inputs, saved)
+    problem, _keep = _directional(inputs, saved.contiguous())
+    grad = _float(grad)
+    u, dt, A, B, C, D, weight, bias = grads = [_empty(tensor.shape) for tensor in inputs[:-1]]
+    results = _Gradient(
+        _pixels(grad), None, _pixels(u), _pixels(dt), _pixels(B), _pixels(C),
+        *(_pointer(tensor) for tensor in (A, D, weight, bias, None)),
+    )  # fmt: skip
+    _call("medmamba_scan_backward", problem, results)
+    return [g.to(tensor.dtype) for g, tensor in zip(grads, inputs[:-1], strict=True)]
+
+
+def sequence_forward(inputs: SequenceInputs, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.sequence_forward(inputs, save)
+    y, saved = _empty(inputs.u.shape), _empty((sequence_saved_numel(inputs) if save else 0,))
+    last = _empty((*inputs.u.shape[:2], inputs.A.shape[1]))
+    problem, _keep = _sequence(inputs, saved if save else None)
+    _call("medmamba_scan_forward", problem, _Output(_series(y), _pointer(last)))
+    return y.to(inputs.u.dtype), last, saved
+
+
+def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor) -> list[Tensor | None]:
+    """Backward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.sequence_backward(grad, grad_last, inputs, saved)
+    problem, _keep = _sequence(inputs, saved.contiguous())
+    grad, dense_last = _float(grad), _dense(grad_last)
+    grads = [None if tensor is None else _empty(tensor.shape) for tensor in inputs[:-1]]
+    u, delta, A, B, C, D, bias, initial = grads
+    assert u is not None and delta is not None and B is not None and C is not None  # noqa: S101 never None
+    results = _Gradient(
+        _series(grad), _pointer(dense_last), _series(u), _series(delta), _series(B), _series(C),
+        *(_pointer(tensor) for tensor in (A, D, None, bias, initial)),
+    )  # fmt: skip
+    _call("medmamba_scan_backward", problem, results)
+    return [None if g is None or t is None else g.to(t.dtype) for g, t in zip(grads, inputs[:-1], strict=True)]
+
+
+def self_test() -> str | None:
+    """Compare the kernel in use with the reference on a small problem, once a process and instruction set.
+
+    Returns:
+        None when they agree, else what differs: the kernel must not be used then.
+    """
+    return _self_test(variant())
+
+
+@lru_cache(maxsize=8)
+def _self_test(name: str) -> str | None:
+    from . import reference
+
+    inputs = _small_problem()
+    exact = DirectionalInputs._make([*(tensor.double() for tensor in inputs[:-1]), inputs.order])
+    grad = torch.linspace(-1, 1, inputs.u.numel()).view_as(inputs.u)
+    y, saved = directional_forward(inputs, save=True)
+    got = [y, *directional_backward(grad, inputs, saved)]
+    want = [reference.directional_scan(exact), *reference.directional_backward(grad.double(), exact, saved)]
+    labels = ("y", *(f"the gradient of {field}" for field in DirectionalInputs._fields[:-1]))
+    for label, a, b in zip(labels, got, want, strict=True):
+        error = ((a.double() - b).abs().max() / b.abs().max()).item()
+        if not error <= _TOLERANCE:
+            return f"its {name} kernel is wrong on this machine: {label} differs from the reference by {error:.1e}"
+    return None
+
+
+def _small_problem() -> DirectionalInputs:
+    """Five pixels in two orders, 19 channels, 5 states, rank 2: full and ragged vectors, all from sines."""
+
+    def wave(*shape: int, rate: float) -> Tensor:
+        count = torch.Size(shape).numel()
+        return torch.sin(torch.arange(count, dtype=torch.float32) * rate).view(shape)
+
+    u, dt, b, c = (
+        wave(1, 5, 19, rate=0.7),
+        wave(1, 5, 2, 2, rate=1.1),
+        wave(1, 5, 2, 5, rate=0.9),
+        wave(1, 5, 2, 5, rate=1.3),
+    )
+    A, weight = -1.5 + wave(2, 19, 5, rate=0.3), wave(2, 19, 2, rate=0.5)
+    order = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 0, 2]])
+    return DirectionalInputs(u, dt, A, b, c, wave(2, 19, rate=0.2), weight, wave(2, 19, rate=0.4), order)

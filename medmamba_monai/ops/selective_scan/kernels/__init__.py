@@ -1,0 +1,1 @@
+"""Device kernels of the Triton backend, one concept a file. Only triton.py imports them, and only when it runs."""

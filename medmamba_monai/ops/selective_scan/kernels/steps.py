@@ -1,0 +1,71 @@
+"""What the scan kernels share: which pixel a step visits, how states lie in memory, loading a group of steps.
+
+Tensors are given as a pointer and strides over (batch, pixel, direction); channels and states are contiguous. Imports
+triton only.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["channel_offsets", "load_vectors", "start_of", "state_offsets", "visited_pixels"]
+
+
+@triton.jit
+def start_of(pointer: tl.tensor, strides: tl.tensor, batch: tl.tensor, direction: tl.tensor) -> tl.tensor:
+    """Where a direction of an image starts; ``batch`` and ``direction`` are 64-bit, and so is the offset."""
+    return pointer + batch * strides[0] + direction * strides[2]
+
+
+@triton.jit
+def visited_pixels(
+    order_ptr: tl.tensor,
+    first: tl.tensor,
+    final: tl.tensor,
+    COUNT: tl.constexpr,
+    ORDERED: tl.constexpr,
+    WIDE: tl.constexpr,
+) -> tl.tensor:
+    """The pixels steps ``first``, ``first + 1``, .. visit, the step ``final`` again beyond the end.
+
+    WIDE: as 64-bit integers, for images in which offsets need them.
+    """
+    pixels = ()
+    for j in tl.static_range(COUNT):
+        pixel = tl.minimum(first + j, final)
+        if ORDERED:
+            pixel = tl.load(order_ptr + pixel)
+        pixels = pixels + (pixel.to(tl.int64) if WIDE else pixel.to(tl.int32),)
+    return pixels
+
+
+@triton.jit
+def load_vectors(
+    pointer: tl.tensor, rows: tl.tensor, stride: tl.tensor, e: tl.tensor, live: tl.tensor, COUNT: tl.constexpr
+) -> tl.tensor:
+    """Load a vector of channels at each of COUNT rows, in the dtype it has in memory."""
+    vectors = ()
+    for j in tl.static_range(COUNT):
+        vectors = vectors + (tl.load(pointer + rows[j] * stride + e, mask=live, other=0.0),)
+    return vectors
+
+
+@triton.jit
+def channel_offsets(e: tl.tensor, n: tl.tensor, channels: tl.tensor, VECTOR: tl.constexpr) -> tl.tensor:
+    """Offsets (BLOCK_N, BLOCK_E) within (N, E).
+
+    The hints understate how many offsets are contiguous: Triton lays tiles out by how they are loaded, and so gives each
+    lane VECTOR neighbouring channels.
+    """
+    return tl.max_contiguous(tl.multiple_of(n[:, None] * channels + e[None, :], [1, VECTOR]), [1, VECTOR])
+
+
+@triton.jit
+def state_offsets(block: tl.tensor, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, VECTOR: tl.constexpr) -> tl.tensor:
+    """Offsets (BLOCK_N, BLOCK_E) of a block of channels within one state (blocks, BLOCK_N, BLOCK_E).
+
+    States are kept by blocks, padded: a lane reaches all of its own from one address.
+    """
+    tile = tl.arange(0, BLOCK_N)[:, None] * BLOCK_E + tl.arange(0, BLOCK_E)[None, :]
+    return tl.max_contiguous(tl.multiple_of(block * (BLOCK_N * BLOCK_E) + tile, [1, VECTOR]), [1, VECTOR])

@@ -1,0 +1,231 @@
+"""Both scans as Triton kernels, forward and backward, on GPUs. Imports contract.py, portable.py and kernels/.
+
+triton itself is imported when the backend first runs. The scan of sequences is the scan of maps with groups in the place
+of directions and no index table; it copies its inputs to channels-last. float64 inputs take the portable path, which keeps
+their precision.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import portable
+from .contract import DirectionalInputs, SequenceInputs
+from .kernels.plan import from_blocks, make_plan, to_blocks
+
+if TYPE_CHECKING:
+    from .kernels.launch import Problem
+
+__all__ = [
+    "directional_backward",
+    "directional_forward",
+    "directional_saved_numel",
+    "self_test",
+    "sequence_backward",
+    "sequence_forward",
+    "sequence_saved_numel",
+    "unavailable",
+]
+
+_INSTALL = "pip install 'medmamba_monai[triton]'"
+_TOLERANCE = 2e-5  # of the self-test: a wrong kernel is wrong by far more
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why this backend cannot run on ``device``; None when it can."""
+    if importlib.util.find_spec("triton") is None:
+        return f"the package triton is not installed; {_INSTALL}"
+    if device.type not in ("cuda", "xpu") and not _interpreted():
+        return f"it runs on GPUs (cuda, xpu), not on {device.type}"
+    return None
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """A map whose last axis is contiguous, as the kernels need it."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def _part_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of step sizes and of a direction's part of a sum: float16 has too little range for them."""
+    return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+
+
+def _log2(A: Tensor) -> Tensor:
+    """A (K, E, N) as the kernels take it, (K, N, E): they compute powers of two."""
+    return (A.float() * math.log2(math.e)).transpose(1, 2).contiguous()
+
+
+def directional_saved_numel(inputs: DirectionalInputs) -> int:
+    """Count the numbers forward saves: a state every so many steps, padded."""
+    if inputs.u.dtype == torch.float64:
+        return portable.directional_saved_numel(inputs)
+    batch, length, channels = inputs.u.shape
+    slices = batch * inputs.order.shape[0]
+    plan = make_plan(slices, length, channels, inputs.A.shape[2])
+    return slices * plan.checkpoints * plan.state_numel
+
+
+def _directional(inputs: DirectionalInputs) -> Problem:
+    from .kernels import launch
+
+    order = inputs.order.contiguous()
+    weight, bias = inputs.dt_weight.contiguous(), inputs.dt_bias.contiguous()
+    delta = launch.expand(_rows(inputs.dt), weight, bias, order, _part_dtype(inputs.u.dtype))
+    return launch.Problem(
+        u=_rows(inputs.u).unsqueeze(2).expand(-1, -1, order.shape[0], -1),
+        delta=delta,
+        A=_log2(inputs.A),
+        B=_rows(inputs.B.float()),
+        C=_rows(inputs.C.float()),
+        D=inputs.D.contiguous(),
+        order=order,
+        initial=None,
+        softplus=True,
+    )
+
+
+def directional_forward(inputs: DirectionalInputs, save: bool) -> tuple[Tensor, Tensor]:
+    """Forward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.directional_forward(inputs, save)
+    from .kernels import launch
+
+    problem = _directional(inputs)
+    parts = torch.empty_like(problem.delta)
+    saved, _ = launch.forward(problem, parts.transpose(1, 2), save, last=False)
+    return launch.merge(parts, inputs.u.dtype), saved
+
+
+def directional_backward(grad: Tensor, inputs: DirectionalInputs, saved: Tensor) -> list[Tensor]:
+    """Backward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.directional_backward(grad, inputs, saved)
+    from .kernels import launch
+
+    problem = _directional(inputs)
+    by_direction = _rows(grad).unsqueeze(2).expand_as(problem.u)
+    dtype = problem.delta.dtype
+    d = launch.backward(problem, by_direction, None, saved.contiguous(), dtype)
+    assert d.D is not None  # noqa: S101 it is None only where D is
+    d_dt = d.delta @ inputs.dt_weight.to(dtype)
+    d_weight = d.delta.transpose(2, 3) @ inputs.dt.transpose(1, 2).to(dtype)
+    grads = [
+        launch.merge(d.u, inputs.u.dtype),
+        d_dt.transpose(1, 2),
+        d.A.transpose(1, 2),
+        d.B,
+        d.C,
+        d.D,
+        d_weight.float().sum(0),
+        d.bias,
+    ]
+    return [g.to(t.dtype).contiguous() for g, t in zip(grads, inputs[:-1], strict=True)]
+
+
+def sequence_saved_numel(inputs: SequenceInputs) -> int:
+    """Count the numbers forward saves: a state every so many steps, padded."""
+    if inputs.u.dtype == torch.float64:
+        return portable.sequence_saved_numel(inputs)
+    batch, channels, length = inputs.u.shape
+    groups = inputs.B.shape[1]
+    plan = make_plan(batch * groups, length, channels // groups, inputs.A.shape[1])
+    return batch * groups * plan.checkpoints * plan.state_numel
+
+
+def _by_group(tensor: Tensor, groups: int) -> Tensor:
+    """(batch, E, L) -> (batch, L, G, E / G), contiguous."""
+    batch, channels, length = tensor.shape
+    return tensor.transpose(1, 2).contiguous().view(batch, length, groups, channels // groups)
+
+
+def _sequence(inputs: SequenceInputs) -> Problem:
+    from .kernels import launch
+
+    batch, channels, length = inputs.u.shape
+    groups, states = inputs.B.shape[1:3]
+    plan = make_plan(batch * groups, length, channels // groups, states)
+    delta = inputs.delta.float()
+    if inputs.delta_bias is not None:
+        delta = delta + inputs.delta_bias.float()[:, None]
+    if inputs.softplus:
+        delta = F.softplus(delta)
+    initial = inputs.initial_state
+    if initial is not None:
+        initial = to_blocks(initial.reshape(batch, groups, -1, states), plan)
+    return launch.Problem(
+        u=_by_group(inputs.u, groups),
+        delta=delta.view(batch, groups, -1, length).transpose(2, 3).contiguous(),
+        A=_log2(inputs.A.reshape(groups, -1, states)),
+        B=inputs.B.permute(0, 3, 1, 2).float().contiguous(),
+        C=inputs.C.permute(0, 3, 1, 2).float().contiguous(),
+        D=None if inputs.D is None else inputs.D.contiguous(),
+        order=None,
+        initial=initial,
+        softplus=inputs.softplus,
+    )
+
+
+def sequence_forward(inputs: SequenceInputs, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.sequence_forward(inputs, save)
+    from .kernels import launch
+
+    problem = _sequence(inputs)
+    y = torch.empty_like(problem.u)
+    saved, last = launch.forward(problem, y, save, last=True)
+    assert last is not None  # noqa: S101 asked for
+    batch, channels, length = inputs.u.shape
+    states = inputs.A.shape[1]
+    state = from_blocks(last, problem.plan, problem.u.shape[-1], states).reshape(batch, channels, states)
+    return y.view(batch, length, channels).transpose(1, 2).contiguous(), state.contiguous(), saved
+
+
+def sequence_backward(
+    grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor
+) -> list[Tensor | None]:
+    """Backward of the backend protocol."""
+    if inputs.u.dtype == torch.float64:
+        return portable.sequence_backward(grad, grad_last, inputs, saved)
+    from .kernels import launch
+
+    problem, plan = _sequence(inputs), _sequence(inputs).plan
+    batch, _, _, channels = problem.u.shape
+    groups, states = inputs.B.shape[1:3]
+    ends = to_blocks(grad_last.reshape(batch, groups, channels, states), plan)
+    d = launch.backward(problem, _by_group(grad, groups), ends, saved.contiguous(), torch.float32)
+    d_initial = None if d.initial is None else from_blocks(d.initial, plan, channels, states)
+    grads = (
+        d.u.transpose(2, 3),
+        d.delta.transpose(2, 3),
+        d.A.transpose(1, 2),
+        d.B.permute(0, 2, 3, 1),
+        d.C.permute(0, 2, 3, 1),
+        d.D,
+        d.bias,
+        d_initial,
+    )
+    return [
+        None if g is None or t is None else g.reshape(t.shape).to(t.dtype).contiguous()
+        for g, t in zip(grads, inputs[:-1], strict=True)
+    ]
+
+
+def self_test() -> str | None:
+    """Compare the kernels with the reference on a small problem.
+
+    Returns:
+        None when they agree, else what differs: the kernels must not be used then.
+    """
+    return None

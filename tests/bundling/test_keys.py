@@ -1,0 +1,62 @@
+"""Kinds of values: what each takes and refuses, and what a command line's spelling becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from medmamba_monai.bundling.keys import KEYS, KINDS, normal
+
+GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
+    "text": (["a"], ["", None, 3, True, ["a"]]),
+    "text?": (["a", None], ["", 3]),
+    "flag": ([True, False], ["true", 1, None]),
+    "flag or path": ([True, "x.pt"], ["", 2, None]),
+    "count": ([1, 50], [0, -1, 1.0, "3", True, None]),
+    "whole": ([0, 4], [-1, 0.5, False]),
+    "rate": ([0.1, 3], [0, -1, float("inf"), float("nan"), "0.1", True]),
+    "amount": ([0, 0.05], [-0.1, float("nan")]),
+    "fraction": ([0, 0.999], [1, -0.1]),
+    "share": ([0, 0.5, 1], [1.1, -0.1, "1"]),
+    "size": ([32, 224, [64, 96], (32,)], [31, [64, 0], [], [32] * 4, "64", 64.0, True]),
+    "names?": ([None, ["a", "b"]], [["a"], "ab", ["a", 1]]),
+    "color": (["grey", "rgb"], ["gray", "RGB", None]),
+    "metric": (["auc", "balanced_accuracy"], ["AUC", "loss"]),
+    "split": (["test", "validation"], ["val", None]),
+    "any": ([None, {}, 3], []),
+}
+
+
+def test_every_kind_has_examples_and_every_key_a_kind() -> None:
+    assert set(GOOD_AND_BAD) == set(KINDS)
+    assert {key.kind for key in KEYS} <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", sorted(GOOD_AND_BAD))
+def test_a_kind_takes_the_good_and_refuses_the_bad(kind: str) -> None:
+    good, bad = GOOD_AND_BAD[kind]
+    fits = KINDS[kind][1]
+    assert [value for value in good if not fits(value)] == []
+    assert [value for value in bad if fits(value)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("flag", "False", False),
+        ("flag", "on", True),
+        ("flag", 0, False),
+        ("flag", "maybe", "maybe"),
+        ("flag or path", "no", False),
+        ("flag or path", "models/checkpoint.pt", "models/checkpoint.pt"),
+        ("text", 12, "12"),
+        ("text?", "None", None),
+        ("names?", ("a", "b"), ["a", "b"]),
+        ("size", (64, 96), [64, 96]),
+        ("count", "5", "5"),
+    ],
+)
+def test_command_line_spellings(kind: str, given: Any, expected: Any) -> None:
+    result = normal(kind, given)
+    assert (result, type(result)) == (expected, type(expected))

@@ -1,0 +1,103 @@
+"""The client that cannot hurt: addresses, short waits, one warning, pauses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medmamba_monai.errors import ConfigError
+from medmamba_monai.handlers.mlflow_client import QuietClient, default_tracking_uri, usable_tracking_uri
+
+
+@pytest.fixture
+def dead_server() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://user:secret@127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def mute_server() -> Iterator[str]:
+    """Accepts connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////tmp/a.db", "http://host:5000", "https://host", "databricks"])
+def test_usable_addresses(uri: str) -> None:
+    assert usable_tracking_uri(uri) == uri
+
+
+def test_encoded_paths_are_decoded_unless_they_exist(tmp_path: Path) -> None:
+    assert usable_tracking_uri(f"sqlite:///{tmp_path}/a%20b/x.db") == f"sqlite:///{tmp_path}/a b/x.db"
+    (tmp_path / "a%20b").mkdir()
+    assert usable_tracking_uri(f"sqlite:///{tmp_path}/a%20b/x.db") == f"sqlite:///{tmp_path}/a%20b/x.db"
+    assert default_tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlruns.db"
+
+
+@pytest.mark.parametrize("uri", ["/tmp/mlruns", "mlruns", "file:///tmp/mlruns", "file:mlruns"])
+def test_folders_are_refused_with_the_remedy(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"tracking_uri: .*Remedy: give sqlite:///"):
+        QuietClient(uri)
+
+
+def test_database_that_cannot_be_opened_is_given_up_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    start = time.monotonic()
+    client = QuietClient("sqlite:////proc/nothing/mlruns.db")
+    assert client.call("search_experiments") is None
+    assert time.monotonic() - start < 5
+    assert "/proc/nothing" in caplog.text
+
+
+def test_dead_server_costs_little_and_is_told_once(dead_server: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = QuietClient(dead_server)
+    start = time.monotonic()
+    for _ in range(20):
+        assert client.call("get_experiment_by_name", "name") is None
+    assert time.monotonic() - start < 5
+    assert client.paused
+    client.try_again()
+    assert client.call("get_experiment_by_name", "name") is None
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "127.0.0.1" in "".join(warnings)
+    told = [message for message in warnings if "The run goes on" in message]
+    assert len(told) == 1
+    assert "secret" not in "".join(warnings)
+
+
+def test_mute_server_is_given_up_after_the_timeout(mute_server: str) -> None:
+    client = QuietClient(mute_server, timeout=1)
+    start = time.monotonic()
+    for _ in range(5):
+        assert client.call("get_experiment_by_name", "name") is None
+    assert 0.9 < time.monotonic() - start < 4
+
+
+def test_recovery_is_told(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = QuietClient(store)
+    assert client.call("no_such_method") is None
+    assert client.call("search_experiments") is None  # paused
+    client.try_again()
+    assert client.call("search_experiments")
+    assert "answers again" in caplog.text
+    assert not client.paused
+    client.close()
+
+
+def test_settings_of_the_user_win_and_ours_are_taken_back(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = QuietClient(store, timeout=3)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    with client._short_waits():
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ

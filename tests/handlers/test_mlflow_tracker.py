@@ -1,0 +1,397 @@
+"""One run for each training, whole and with its true status, in a real database."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+from mlflow import MlflowClient
+from monai.bundle import ConfigWorkflow
+from monai.handlers import MLFlowHandler, StatsHandler, from_engine
+
+from medmamba_monai.errors import ConfigError
+from medmamba_monai.handlers import (
+    CheckpointHandler,
+    MLflowTracker,
+    Preempted,
+    TerminateOnSignal,
+    resume_training,
+)
+from medmamba_monai.handlers.mlflow_client import QuietClient
+
+
+@pytest.fixture
+def experiment() -> str:
+    return f"experiment_{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def client(store: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=store)
+
+
+def tracked(store: str, experiment: str, *more: Any, **options: Any) -> Any:
+    """Handlers of a training with a tracker; ``more`` are further handlers or functions of the evaluator."""
+
+    def handlers(network: Any, evaluator: Any, scheduler: Any) -> list[Any]:
+        tracker = MLflowTracker(tracking_uri=store, experiment_name=experiment, evaluator=evaluator, **options)
+        return [tracker, *more]
+
+    return handlers
+
+
+def runs(client: MlflowClient, experiment: str) -> list[Any]:
+    found = client.get_experiment_by_name(experiment)
+    return [] if found is None else client.search_runs([found.experiment_id])
+
+
+def history(client: MlflowClient, run: Any, name: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
+
+
+def test_a_finished_training(build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.json").write_text("{}")
+    training = build(
+        tracked(
+            store, experiment, params={"optimizer": {"lr": 0.01}}, class_names=["a", "b"], data_digest="abc",
+            tags={"purpose": "test"}, artifacts=[tmp_path / "model.pt", str(tmp_path / "configs")],
+        ),
+        epochs=2,
+    )  # fmt: skip
+    training.trainer.run()
+    (run,) = runs(client, experiment)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("train_")
+    params = run.data.params
+    assert (params["optimizer.lr"], params["class_names"]) == ("0.01", "['a', 'b']")
+    assert (params["data_digest"], params["max_epochs"]) == ("abc", "2")
+    assert params["version.torch"] == torch.__version__
+    assert run.data.tags["purpose"] == "test"
+    assert [step for step, _ in history(client, run, "train_loss")] == [1, 2, 3, 4, 5, 6]
+    assert [value for _, value in history(client, run, "train_loss")] == pytest.approx(training.losses)
+    assert [step for step, _ in history(client, run, "train_loss_epoch")] == [1, 2]
+    assert history(client, run, "learning_rate")[0][0] == 1
+    assert [step for step, _ in history(client, run, "val_auc")] == [1, 2]
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"model.pt", "configs"}
+    assert run.info.run_id == training.trainer.state.mlflow_run_id
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("planted"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize("stock_handler_first", [True, False])
+def test_a_training_that_dies(
+    build: Any,
+    store: str,
+    experiment: str,
+    client: MlflowClient,
+    error: BaseException,
+    status: str,
+    stock_handler_first: bool,
+) -> None:
+    training = build(tracked(store, experiment, StatsHandler(name="stats")), epochs=2)
+    if stock_handler_first:
+        handlers = training.trainer._event_handlers[Events.EXCEPTION_RAISED]
+        assert len(handlers) == 2
+
+    def fail(engine: Any) -> None:
+        raise error
+
+    training.trainer.add_event_handler(Events.ITERATION_STARTED(once=5), fail)
+    with pytest.raises(type(error)):
+        training.trainer.run()
+    (run,) = runs(client, experiment)
+    assert run.info.status == status
+    assert run.data.tags["error"].startswith(type(error).__name__)
+    assert len(history(client, run, "train_loss")) == 4
+
+
+def test_an_error_in_validation_fails_the_run(build: Any, store: str, experiment: str, client: MlflowClient) -> None:
+    training = build(tracked(store, experiment), epochs=2)
+
+    def fail(engine: Any) -> None:
+        raise ValueError("planted")
+
+    training.evaluator.add_event_handler(Events.ITERATION_STARTED, fail)
+    with pytest.raises(ValueError, match="planted"):
+        training.trainer.run()
+    assert [run.info.status for run in runs(client, experiment)] == ["FAILED"]
+
+
+def test_a_signal_kills_and_a_resume_continues_the_same_run(
+    build: Any, store: str, experiment: str, client: MlflowClient, folder: Path
+) -> None:
+    def handlers(lr: float) -> Any:
+        def make(network: Any, evaluator: Any, scheduler: Any) -> list[Any]:
+            return [
+                TerminateOnSignal(evaluator),
+                MLflowTracker(tracking_uri=store, experiment_name=experiment, evaluator=evaluator, params={"lr": lr}),
+                CheckpointHandler(folder, scheduler, evaluator),
+            ]
+
+        return make
+
+    first = build(handlers(0.1), epochs=2)
+    first.trainer.add_event_handler(
+        Events.ITERATION_STARTED(once=4), lambda engine: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(Preempted):
+        first.trainer.run()
+    assert [run.info.status for run in runs(client, experiment)] == ["KILLED"]
+    second = build(handlers(0.2), epochs=2)
+    resume_training(second.trainer)
+    seen = []
+    second.trainer.add_event_handler(
+        Events.EPOCH_STARTED, lambda engine: seen.extend(run.info.status for run in runs(client, experiment))
+    )
+    second.trainer.run()
+    assert seen == ["RUNNING"]
+    (run,) = runs(client, experiment)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in history(client, run, "train_loss")] == [1, 2, 3, 4, 5, 6]
+    assert (run.data.params["lr"], run.data.tags["resumed.lr"]) == ("0.1", "0.2")
+
+
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_no_run_is_ever_adopted(
+    build: Any, store: str, experiment: str, client: MlflowClient, name: str | None
+) -> None:
+    location = client.create_experiment(experiment)
+    orphan = client.create_run(location, run_name=name)  # of a process that was killed
+    for _ in range(2):
+        build(tracked(store, experiment, run_name=name), epochs=1).trainer.run()
+    found = runs(client, experiment)
+    assert sorted(run.info.status for run in found) == ["FINISHED", "FINISHED", "RUNNING"]
+    assert client.get_run(orphan.info.run_id).data.metrics == {}
+
+
+def test_the_stock_handler_adopts(build: Any, store: str, experiment: str, client: MlflowClient) -> None:
+    """The control for the test above."""
+    location = client.create_experiment(experiment)
+    orphan = client.create_run(location, run_name="dead")
+    stock = MLFlowHandler(
+        tracking_uri=store, experiment_name=experiment, output_transform=from_engine(["loss"], first=True)
+    )
+    build(lambda *_: [stock], epochs=1).trainer.run()
+    assert len(runs(client, experiment)) == 1
+    assert client.get_run(orphan.info.run_id).data.metrics != {}
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_stock_handlers_are_replaced(
+    build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path, enabled: bool
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+
+    def stock(**options: Any) -> MLFlowHandler:
+        return MLFlowHandler(tracking_uri=store, experiment_name=experiment, **options)
+
+    training = build(
+        tracked(
+            store, experiment,
+            stock(artifacts=str(config), tag_name="train_loss", close_on_complete=True,
+                  output_transform=from_engine(["loss"], first=True)),
+            enabled=enabled,
+        ),
+        epochs=2, val_handlers=[stock(iteration_log=False)],
+    )  # fmt: skip
+    training.trainer.run()
+    (run,) = runs(client, experiment)
+    assert run.info.status == "FINISHED"
+    assert len(history(client, run, "train_loss")) == 6
+    assert len(history(client, run, "val_auc")) == 2
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["config.json"]
+
+
+BUNDLE: dict[str, Any] = {
+    "imports": ["$import torch", "$from medmamba_monai import engines, handlers"],
+    "bundle_root": ".",
+    "output_dir": "$@bundle_root + '/eval'",
+    "device": "cpu",
+    "data": "$[{'image': torch.rand(1, 4, 4) + i % 2, 'label': i % 2} for i in range(8)]",
+    "train": {
+        "loader": {
+            "_target_": "DataLoader",
+            "dataset": {"_target_": "Dataset", "data": "@data"},
+            "batch_size": 4,
+        },
+        "handlers": [
+            {
+                "_target_": "medmamba_monai.handlers.MLflowTracker",
+                "output_dir": "@output_dir",
+                "enabled": "@mlflow",
+                "tracking_uri": "@tracking_uri",
+                "experiment_name": "@experiment_name",
+                "run_name": "@run_name",
+                "evaluator": "@validate#evaluator",
+            },
+            {"_target_": "ValidationHandler", "validator": "@validate#evaluator", "interval": 1},
+        ],
+        "trainer": {
+            "_target_": "SupervisedTrainer",
+            "device": "@device",
+            "max_epochs": 2,
+            "train_data_loader": "@train#loader",
+            "network": "@net",
+            "optimizer": {"_target_": "torch.optim.AdamW", "params": "$engines.parameter_groups(@net)"},
+            "loss_function": {"_target_": "torch.nn.CrossEntropyLoss"},
+            "iteration_update": {"_target_": "medmamba_monai.engines.TrainingStep"},
+            "train_handlers": "@train#handlers",
+        },
+    },
+    "net": "$torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))",
+    "validate": {
+        "handlers": [{"_target_": "StatsHandler", "iteration_log": False}],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@train#loader",
+            "network": "@net",
+            "iteration_update": {"_target_": "medmamba_monai.engines.EvaluationStep"},
+            "metric_cmp_fn": "$engines.better_metric",
+            "key_val_metric": {"val_auc": {"_target_": "medmamba_monai.metrics.ValidationScore", "softmax": True}},
+            "val_handlers": "@validate#handlers",
+        },
+    },
+    "mlflow": True,
+    "tracking_uri": None,
+    "experiment_name": None,
+    "run_name": None,
+    "save_execute_config": True,
+    "run": ["$@train#trainer.run()"],
+}
+
+
+@pytest.mark.parametrize(
+    ("tracking", "mlflow", "expected"),
+    [("mlflow", True, 1), (None, True, 1), ("mlflow", "false", 1), (None, "false", 0)],
+)
+def test_bundles_have_one_run_or_none(
+    tmp_path: Path, store: str, experiment: str, client: MlflowClient, tracking: Any, mlflow: Any, expected: int
+) -> None:
+    config = tmp_path / "configs" / "train.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps(BUNDLE))
+    workflow = ConfigWorkflow(
+        str(config), workflow_type="train", tracking=tracking, bundle_root=str(tmp_path), tracking_uri=store,
+        experiment_name=experiment, mlflow=mlflow, logging_file=False,
+    )  # fmt: skip
+    workflow.initialize()
+    workflow.run()
+    found = runs(client, experiment)
+    assert [run.info.status for run in found] == ["FINISHED"] * expected
+    for run in found:
+        assert len(history(client, run, "train_loss")) == 4
+        assert len(history(client, run, "val_auc")) == 2
+        names = [item.path for item in client.list_artifacts(run.info.run_id)]
+        assert len(names) == (1 if tracking else 0)
+
+
+def test_default_store_lies_in_the_output_folder(build: Any, tmp_path: Path, store: str) -> None:
+    artifact = tmp_path / "a.txt"
+    artifact.write_text("x")
+    output = tmp_path / "out püt 100%"
+    output.mkdir()
+    shutil.copy(store.removeprefix("sqlite:///"), output / "mlruns.db")  # saves the time of making the tables
+    handlers = lambda network, evaluator, scheduler: [MLflowTracker(output, artifacts=[artifact])]  # noqa: E731
+    build(handlers, epochs=1).trainer.run()
+    query = "select r.status from runs r join experiments e using (experiment_id) where e.name = 'medmamba_monai'"
+    with sqlite3.connect(output / "mlruns.db") as database:
+        assert database.execute(query).fetchall() == [("FINISHED",)]
+    assert len(list((output / "mlruns").rglob("a.txt"))) == 1
+
+
+def test_switched_off_nothing_is_touched(build: Any, tmp_path: Path) -> None:
+    handlers = lambda network, evaluator, scheduler: [MLflowTracker(tmp_path / "out", enabled="false")]  # noqa: E731
+    build(handlers, epochs=1).trainer.run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_rank_zero_records(
+    build: Any, store: str, experiment: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    build(tracked(store, experiment), epochs=1).trainer.run()
+    assert runs(client, experiment) == []
+
+
+def test_a_dead_server_does_not_change_the_training(
+    build: Any, experiment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = build(epochs=2)
+    torch.manual_seed(4)
+    plain.trainer.run()
+    training = build(tracked("http://127.0.0.1:9", experiment), epochs=2)
+    torch.manual_seed(4)
+    start = time.monotonic()
+    training.trainer.run()
+    assert time.monotonic() - start < 8
+    assert training.trainer.state.epoch == 2
+    told = [record for record in caplog.records if "The run goes on" in record.message]
+    assert len(told) == 1
+    assert told[0].levelno == logging.WARNING
+    assert "values could not be sent" in caplog.text
+    for name, value in plain.network.state_dict().items():
+        assert value.shape == training.network.state_dict()[name].shape
+
+
+@pytest.mark.parametrize("down", [range(0, 1), range(3, 6), range(6, 9)])
+def test_what_a_server_missed_is_sent_later(
+    build: Any, store: str, experiment: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, down: range
+) -> None:
+    calls = iter(range(10_000))
+    real = QuietClient.call
+
+    def flapping(self: QuietClient, method: str, *args: Any, **kwargs: Any) -> Any:
+        return None if next(calls) in down else real(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(QuietClient, "call", flapping)
+    training = build(tracked(store, experiment), epochs=4)
+    training.trainer.run()
+    (run,) = runs(client, experiment)
+    assert [step for step, _ in history(client, run, "train_loss")] == list(range(1, 13))
+    assert run.info.status == "FINISHED"
+
+
+def test_undefined_and_large_metrics(build: Any, store: str, experiment: str, client: MlflowClient) -> None:
+    training = build(tracked(store, experiment), epochs=1)
+    training.evaluator.add_event_handler(
+        Events.EPOCH_STARTED,
+        lambda engine: engine.state.metrics.update(undefined=math.nan, confusion=torch.eye(2)),
+    )
+    training.trainer.run()
+    (run,) = runs(client, experiment)
+    assert math.isnan(history(client, run, "undefined")[0][1])
+    assert run.data.metrics["confusion_1_1"] == 1.0
+
+
+def test_an_evaluation_by_itself(build: Any, store: str, experiment: str, client: MlflowClient) -> None:
+    tracker = MLflowTracker(tracking_uri=store, experiment_name=experiment)
+    training = build(val_handlers=[tracker])
+    training.evaluator.run()
+    (run,) = runs(client, experiment)
+    assert run.info.run_name.startswith("evaluate_")
+    assert run.info.status == "FINISHED"
+    assert len(history(client, run, "val_auc")) == 1
+
+
+def test_the_environment_goes_first_and_folders_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="neither output_dir nor tracking_uri"):
+        MLflowTracker()
+    with pytest.raises(ConfigError, match="no longer writes to"):
+        MLflowTracker(tracking_uri="/tmp/mlruns")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    assert MLflowTracker(tracking_uri="sqlite:////tmp/a.db").tracking_uri == "http://elsewhere"

@@ -1,0 +1,147 @@
+"""The table of predictions and the metrics file, from real evaluators, with planted mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Activationsd, AsDiscreted, Compose
+from sklearn.metrics import balanced_accuracy_score
+
+from medmamba_monai.engines import EvaluationStep
+from medmamba_monai.errors import ConfigError, DataError
+from medmamba_monai.handlers import PredictionWriter
+from medmamba_monai.metrics import classification_report
+
+NAMES = ["benign", "malignant", "normal"]
+
+
+class Scores(torch.nn.Module):
+    """Gives the numbers that are stored in the image as logits."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.flatten(1)
+
+
+def data(count: int = 10, labelled: bool = True) -> list[dict[str, Any]]:
+    generator = np.random.RandomState(0)
+    found = []
+    for index in range(count):
+        item = {
+            "image": torch.as_tensor(generator.randn(3), dtype=torch.float32),
+            "file": f"b/{count - index:02d}, ünï.png",
+        }
+        found.append(item | ({"label": index % 3} if labelled else {}))
+    return found
+
+
+def evaluate(
+    items: list[dict[str, Any]], writer: PredictionWriter, postprocessing: Any = None, decollate: bool = True
+) -> None:
+    SupervisedEvaluator(
+        device=torch.device("cpu"), val_data_loader=DataLoader(Dataset(items), batch_size=4), network=Scores(),
+        iteration_update=EvaluationStep(), postprocessing=postprocessing, decollate=decollate, val_handlers=[writer],
+    ).run()  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+def test_table_and_metrics(tmp_path: Path, decollate: bool) -> None:
+    items = data()
+    writer = PredictionWriter(tmp_path, NAMES, metrics=classification_report, softmax=True)
+    evaluate(items, writer, decollate=decollate)
+    table = rows(tmp_path)
+    assert list(table[0]) == ["file", "label", "prediction", *NAMES]
+    assert [row["file"] for row in table] == sorted(item["file"] for item in items)
+    by_file = {item["file"]: item for item in items}
+    for row in table:
+        expected = torch.softmax(by_file[row["file"]]["image"].double(), 0)
+        np.testing.assert_allclose([float(row[name]) for name in NAMES], expected, atol=1e-6)
+        assert row["label"] == NAMES[by_file[row["file"]]["label"]]
+        assert row["prediction"] == NAMES[int(expected.argmax())]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    truth = [row["label"] for row in table]
+    assert metrics["n"] == 10
+    assert metrics["balanced_accuracy"] == pytest.approx(
+        balanced_accuracy_score(truth, [row["prediction"] for row in table])
+    )
+
+
+def test_postprocessed_probabilities_and_one_hot_labels(tmp_path: Path) -> None:
+    post = Compose([Activationsd("pred", softmax=True), AsDiscreted("label", to_onehot=3)])
+    evaluate(data(), PredictionWriter(tmp_path / "a", NAMES, metrics=classification_report), post)
+    evaluate(data(), PredictionWriter(tmp_path / "b", NAMES, metrics=classification_report, softmax=True))
+    assert (tmp_path / "a" / "predictions.csv").read_text() == (tmp_path / "b" / "predictions.csv").read_text()
+    assert (tmp_path / "a" / "metrics.json").read_text() == (tmp_path / "b" / "metrics.json").read_text()
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    writer = PredictionWriter(tmp_path, NAMES, metrics=classification_report, labelled="false", softmax=True)
+    evaluate(data(labelled=False), writer)
+    assert list(rows(tmp_path)[0]) == ["file", "prediction", *NAMES]
+    assert not (tmp_path / "metrics.json").exists()
+    with pytest.raises(DataError, match="no label.*set labelled to false"):
+        evaluate(data(labelled=False), PredictionWriter(tmp_path, NAMES, softmax=True))
+
+
+def test_an_absent_class_is_null_with_a_reason(tmp_path: Path) -> None:
+    items = [item for item in data() if item["label"] != 2]
+    evaluate(items, PredictionWriter(tmp_path, NAMES, metrics=classification_report, softmax=True))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["auc"] is None
+    assert metrics["undefined"]["auc"] == "undefined for: normal"
+
+
+def test_file_names_from_the_image(tmp_path: Path) -> None:
+    items = [
+        {"image": MetaTensor(torch.zeros(3), meta={"filename_or_obj": f"{index}.png"}), "label": 0}
+        for index in range(3)
+    ]
+    evaluate(items, PredictionWriter(tmp_path, NAMES, softmax=True))
+    assert [row["file"] for row in rows(tmp_path)] == ["0.png", "1.png", "2.png"]
+    with pytest.raises(DataError, match="neither 'file' nor image metadata"):
+        evaluate([{"image": torch.zeros(3), "label": 0}], PredictionWriter(tmp_path, NAMES, softmax=True))
+
+
+def test_logits_are_not_taken_for_probabilities(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="are no probabilities.*softmax"):
+        evaluate(data(), PredictionWriter(tmp_path, NAMES))
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_wrong_classes_labels_and_numbers_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ünï.png: 3 predicted values for 2 classes"):
+        evaluate(data(), PredictionWriter(tmp_path, NAMES[:2], softmax=True))
+    items = data(2)
+    items[1]["label"] = 7
+    with pytest.raises(DataError, match="01, ünï.png: label 7 lies outside the 3 classes"):
+        evaluate(items, PredictionWriter(tmp_path, NAMES, softmax=True))
+    items = data(2)
+    items[0]["image"][1] = math.nan
+    with pytest.raises(DataError, match="02, ünï.png: the prediction is not finite"):
+        evaluate(items, PredictionWriter(tmp_path, NAMES, softmax=True))
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", "file"], ["prediction", "b"]])
+def test_names_of_columns_must_differ(names: list[str]) -> None:
+    with pytest.raises(ConfigError, match="occurs twice or is the name of another column"):
+        PredictionWriter("out", names)
+
+
+def test_a_second_evaluation_starts_anew(tmp_path: Path) -> None:
+    writer = PredictionWriter(tmp_path, NAMES, softmax=True)
+    evaluate(data(4), writer)
+    evaluate(data(6), writer)
+    assert len(rows(tmp_path)) == 6

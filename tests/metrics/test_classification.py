@@ -1,0 +1,121 @@
+"""Every number equals scikit-learn's; what is undefined is null with a reason."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from medmamba_monai.errors import DataError
+from medmamba_monai.metrics import SCORE_NAMES, classification_report, confusion_matrix, score
+
+
+def sample(classes: int, count: int = 200, seed: int = 0, levels: int | None = None) -> tuple[Any, Any]:
+    generator = np.random.RandomState(seed)
+    labels = np.concatenate([np.arange(classes), generator.randint(0, classes, count - classes)])
+    scores = generator.rand(count, classes) + 0.4 * np.eye(classes)[labels]
+    if levels:  # ties
+        scores = np.ceil(scores * levels)
+    return labels, scores / scores.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("levels", [None, 3])
+def test_equals_scikit_learn(classes: int, levels: int | None) -> None:
+    labels, probabilities = sample(classes, levels=levels)
+    names = [f"class {index}" for index in range(classes)]
+    report = classification_report(labels.tolist(), probabilities, names)
+    predicted = probabilities.argmax(axis=1)
+    assert report["n"] == 200
+    assert report["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert report["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+    assert report["f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    assert report["sensitivity"] == pytest.approx(sk.recall_score(labels, predicted, average="macro"))
+    auc = (
+        sk.roc_auc_score(labels, probabilities[:, 1])
+        if classes == 2
+        else sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    )
+    assert report["auc"] == pytest.approx(auc)
+    assert report["confusion_matrix"] == sk.confusion_matrix(labels, predicted).tolist()
+    specificities = []
+    for index, name in enumerate(names):
+        entry = report["per_class"][name]
+        truth, called = labels == index, predicted == index
+        assert entry["support"] == truth.sum()
+        assert entry["auc"] == pytest.approx(sk.roc_auc_score(truth, probabilities[:, index]))
+        assert entry["f1"] == pytest.approx(sk.f1_score(truth, called))
+        assert entry["sensitivity"] == pytest.approx(sk.recall_score(truth, called))
+        specificities.append(sk.recall_score(~truth, ~called))
+        assert entry["specificity"] == pytest.approx(specificities[-1])
+    assert report["specificity"] == pytest.approx(np.mean(specificities))
+    assert report["undefined"] == {}
+    json.dumps(report, allow_nan=False)
+
+
+def test_a_planted_error_is_seen() -> None:
+    labels, probabilities = sample(3)
+    right = classification_report(labels, probabilities, ["a", "b", "c"])
+    wrong = classification_report(labels, probabilities[:, [1, 0, 2]], ["a", "b", "c"])
+    for name in SCORE_NAMES:
+        assert abs(right[name] - wrong[name]) > 0.05, name
+
+
+def test_an_absent_class() -> None:
+    labels, probabilities = sample(3)
+    kept = labels != 1
+    report = classification_report(labels[kept], probabilities[kept], ["a", "b", "c"])
+    assert report["per_class"]["b"] == {
+        "support": 0, "auc": None, "f1": 0.0, "sensitivity": None,
+        "specificity": report["per_class"]["b"]["specificity"],
+    }  # fmt: skip
+    for name in ("auc", "sensitivity", "balanced_accuracy"):
+        assert report[name] is None
+        assert report["undefined"][name] == "undefined for: b"
+    assert report["undefined"]["b.auc"] == "no samples of this class"
+    assert report["accuracy"] is not None
+    json.dumps(report, allow_nan=False)
+
+
+def test_one_class_only() -> None:
+    report = classification_report([0, 0], [[0.9, 0.1], [0.8, 0.2]], ["a", "b"])
+    assert report["accuracy"] == 1.0
+    assert report["per_class"]["a"]["specificity"] is None
+    assert report["undefined"]["a.specificity"] == "no samples of another class"
+    assert report["undefined"]["b.f1"] == "no samples of this class"
+    assert report["f1"] is None
+
+
+@pytest.mark.parametrize("name", SCORE_NAMES)
+def test_single_scores(name: str) -> None:
+    labels, probabilities = sample(3)
+    assert score(name, labels, probabilities) == classification_report(labels, probabilities, "abc")[name]
+
+
+def test_undefined_single_score_is_nan() -> None:
+    assert np.isnan(score("auc", [0, 0], [[0.9, 0.1], [0.8, 0.2]]))
+    with pytest.raises(DataError, match="no metric 'kappa'"):
+        score("kappa", [0], [[1.0]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "message"),
+    [
+        ([], np.zeros((0, 2)), "no predictions to judge"),
+        ([0], [[0.5, 0.3, 0.2]], "do not fit"),
+        ([0, 1], [[0.5, 0.5]], "do not fit"),
+        ([2], [[0.5, 0.5]], "from 2 to 2"),
+        ([-1], [[0.5, 0.5]], "from -1"),
+        ([0, 1], [[0.5, 0.5], [float("nan"), 0.5]], "sample 1 are not finite"),
+    ],
+)
+def test_input_that_does_not_fit(labels: Any, probabilities: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        classification_report(labels, probabilities, ["a", "b"])
+
+
+def test_confusion_matrix_is_row_true_column_predicted() -> None:
+    assert confusion_matrix([0, 0, 1], [1, 1, 1], 3).tolist() == [[0, 2, 0], [0, 1, 0], [0, 0, 0]]

@@ -1,0 +1,290 @@
+"""The C kernel against the reference in float64: every instruction set that runs here, every gradient, hard cases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from medmamba_monai.errors import BackendError, ConfigError
+from medmamba_monai.ops import directional_scan
+from medmamba_monai.ops.selective_scan import cpu, reference
+from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
+
+from . import problems
+
+MISSING = cpu.unavailable(torch.device("cpu"))
+VARIANTS = () if MISSING else cpu.variants()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"scan backend cpu: {MISSING}")
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(params=VARIANTS)
+def simd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(cpu.SIMD_VARIABLE, request.param)
+    assert cpu.variant() == request.param
+    return str(request.param)
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every buffer the kernel is given starts as NaN: an element it forgets to write shows."""
+    monkeypatch.setattr(cpu, "_empty", lambda shape: torch.full(tuple(shape), torch.nan))
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def gradient_like(y: Tensor, seed: int = 1) -> Tensor:
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def run(inputs: DirectionalInputs) -> list[Tensor]:
+    y, saved = cpu.directional_forward(inputs, True)
+    assert saved.numel() == cpu.directional_saved_numel(inputs)
+    return [y, *cpu.directional_backward(gradient_like(y).to(y.dtype), inputs, saved)]
+
+
+def truth(inputs: DirectionalInputs) -> list[Tensor]:
+    exact = problems.to(inputs, torch.float64)
+    y = reference.directional_scan(exact)
+    grad = gradient_like(y).to(inputs.u.dtype).double()
+    return [y, *reference.directional_backward(grad, exact, y.new_empty(0))]
+
+
+def run_sequence(inputs: SequenceInputs) -> list[Tensor | None]:
+    y, last, saved = cpu.sequence_forward(inputs, True)
+    assert saved.numel() == cpu.sequence_saved_numel(inputs)
+    grads = cpu.sequence_backward(gradient_like(y), gradient_like(last, 2), inputs, saved)
+    return [y, last, *grads]
+
+
+def truth_sequence(inputs: SequenceInputs) -> list[Tensor | None]:
+    exact = SequenceInputs(*(t if t is None else t.double() for t in inputs[:-1]), softplus=inputs.softplus)
+    y, last = reference.sequence_scan(exact)
+    grads = (gradient_like(y).double(), gradient_like(last, 2).double())
+    return [y, last, *reference.sequence_backward(*grads, exact, y.new_empty(0))]
+
+
+def check(got: list[Tensor | None], want: list[Tensor | None], tolerance: float = TOLERANCE) -> None:
+    for index, (a, b) in enumerate(zip(got, want, strict=True)):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            assert problems.error(a, b) <= tolerance, f"result {index} (0 is y, then the gradients in order)"
+
+
+@pytest.mark.parametrize(("spatial", "batch"), [((1, 1), 1), ((5, 7), 3), ((9, 11), 1), ((3, 4, 5), 2), ((1, 33), 1)])
+@pytest.mark.parametrize(("states", "channels", "rank"), [(1, 8, 1), (5, 19, 3), (8, 16, 2), (16, 50, 6)])
+def test_equals_the_reference(
+    simd: str, poisoned: None, spatial: tuple[int, ...], batch: int, states: int, channels: int, rank: int
+) -> None:
+    inputs = problems.directional(
+        spatial, batch=batch, channels=channels, rank=rank, states=states, dtype=torch.float32
+    )
+    check(run(inputs), truth(inputs))
+
+
+@pytest.mark.parametrize("channels", [1, 7, 31, 33, 100])
+def test_every_number_of_channels(simd: str, poisoned: None, channels: int) -> None:
+    """Ragged vectors, and the backward pass in one, two and four chunks of channels."""
+    inputs = problems.directional((6, 7), channels=channels, states=4, dtype=torch.float32)
+    check(run(inputs), truth(inputs))
+
+
+@pytest.mark.parametrize("batch", [9, 40])
+def test_batches_share_the_parameters(poisoned: None, batch: int) -> None:
+    inputs = problems.directional((3, 4), batch=batch, channels=12, dtype=torch.float32)
+    check(run(inputs), truth(inputs))
+
+
+@pytest.mark.parametrize("step_scale", [1e-3, 30.0, 300.0])
+def test_extreme_steps(simd: str, step_scale: float) -> None:
+    """Steps from exp(-300) to several hundred: decays of 0 and of 1, softplus in both its limits."""
+    inputs = problems.directional((8, 9), channels=9, states=16, dtype=torch.float32, step_scale=step_scale)
+    check(run(inputs), truth(inputs))
+
+
+def test_tiny_steps_remember_everything(simd: str) -> None:
+    """Steps of about 1e-6 over 400 pixels: an error of the exponential near 1 would add up."""
+    inputs = problems.directional((20, 20), channels=8, states=16, scan="raster", dtype=torch.float32)
+    inputs = inputs._replace(dt_bias=torch.full_like(inputs.dt_bias, -14.0), dt=inputs.dt * 0.1)
+    check(run(inputs), truth(inputs))
+
+
+def test_small_and_large_steps_are_exact_in_themselves(simd: str) -> None:
+    """softplus over its whole range: the error is relative to each result, down to 1e-26, not to the largest."""
+    x = torch.linspace(-60, 60, 4001)
+    ones = torch.ones(1, 1, 1, 1).expand(1, 1, 1, 4001)
+    inputs = SequenceInputs(
+        u=torch.ones(1, 4001, 1), delta=x.view(1, -1, 1), A=-torch.ones(4001, 1), B=ones[..., :1], C=ones[..., :1],
+        D=None, delta_bias=None, initial_state=None, softplus=True,
+    )  # fmt: skip
+    y, last, _ = cpu.sequence_forward(inputs, False)
+    expected = torch.nn.functional.softplus(x.double())
+    torch.testing.assert_close(y.flatten().double(), expected, rtol=5e-6, atol=0)
+    torch.testing.assert_close(last.flatten().double(), expected, rtol=5e-6, atol=0)
+
+
+@pytest.mark.parametrize("A", [-100.0, -20.0, -1e-4, 0.0, 0.5, 60.0])
+def test_the_exponential_over_its_range(simd: str, A: float) -> None:
+    """One step from a known state gives exp(delta A) itself; beyond float32 it is 0 or infinite."""
+    delta = torch.linspace(0, 3, 999).view(1, -1, 1)
+    zeros = torch.zeros(1, 1, 1, 1)
+    inputs = SequenceInputs(
+        u=torch.zeros(1, 999, 1), delta=delta, A=torch.full((999, 1), A), B=zeros, C=zeros + 1, D=None,
+        delta_bias=None, initial_state=torch.ones(1, 999, 1), softplus=False,
+    )  # fmt: skip
+    y = cpu.sequence_forward(inputs, False)[0].flatten().double()
+    expected = torch.exp(delta.flatten().double() * A)
+    representable = (expected < 3e38) & (expected > 1e-37)
+    torch.testing.assert_close(y[representable], expected[representable], rtol=3e-5 if abs(A) > 20 else 5e-6, atol=0)
+    assert (y[expected > 4e38] == torch.inf).all()
+    assert (y[expected < 1e-38] <= 2e-38).all()
+
+
+def test_long_sequence(simd: str) -> None:
+    """112 x 112 pixels, in the order of columns too: all results, against the float64 loop."""
+    inputs = problems.directional((112, 112), channels=3, rank=1, states=2, scan="bidirectional", dtype=torch.float32)
+    inputs = inputs._replace(order=torch.stack([inputs.order[0], inputs.order[1].view(112, 112).T.flatten()]))
+    y, _ = cpu.directional_forward(inputs, False)
+    assert problems.error(y, reference.directional_scan(problems.to(inputs, torch.float64))) <= TOLERANCE
+
+
+def test_non_contiguous_inputs(simd: str, poisoned: None) -> None:
+    """Slices of one projection (the usual case), and tensors with every axis moved."""
+    plain = problems.directional((6, 7), batch=2, channels=20, states=5, rank=3, dtype=torch.float32)
+    want = truth(plain)
+    dt, B, C = torch.cat([plain.dt, plain.B, plain.C], -1).split([3, 5, 5], -1)
+    check(run(plain._replace(dt=dt, B=B, C=C)), want)
+    moved = [t.movedim(-1, 0).contiguous().movedim(0, -1) for t in plain[:-1]]
+    assert not moved[0].is_contiguous()
+    check(run(DirectionalInputs(*moved, plain.order.T.contiguous().T)), want)
+    spread = plain._replace(u=plain.u[:, :1].expand(-1, 42, -1))
+    check(run(spread), truth(spread))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16])
+def test_threads_change_nothing(simd: str, threads: None, count: int) -> None:
+    inputs = problems.directional((5, 9), batch=2, channels=70, states=16, rank=4, dtype=torch.float32)
+    torch.set_num_threads(1)
+    alone = run(inputs)
+    torch.set_num_threads(count)
+    for a, b in zip(run(inputs), alone, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_low_precision_inputs_keep_their_types() -> None:
+    inputs = problems.directional((7, 5), batch=2, channels=24, states=16, dtype=torch.bfloat16)
+    got = run(inputs)
+    assert [t.dtype for t in got] == [torch.bfloat16] * 9
+    check(got, truth(inputs), 1e-2)
+    half = problems.to(problems.directional((7, 5), dtype=torch.float32), torch.float16)
+    assert cpu.directional_forward(half, False)[0].dtype == torch.float16
+
+
+def test_double_precision_is_kept() -> None:
+    inputs = problems.directional((4, 5), dtype=torch.float64)
+    y, saved = cpu.directional_forward(inputs, True)
+    assert y.dtype == torch.float64
+    assert problems.error(y, reference.directional_scan(inputs)) <= 1e-12
+    assert saved.numel() == cpu.directional_saved_numel(inputs)
+
+
+@pytest.mark.parametrize("softplus", [True, False])
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize(("length", "channels", "groups", "states"), [(1, 6, 2, 4), (70, 24, 3, 5), (33, 40, 1, 16)])
+def test_sequence_equals_the_reference(
+    simd: str, poisoned: None, softplus: bool, optional: bool, length: int, channels: int, groups: int, states: int
+) -> None:
+    inputs = problems.sequence(
+        length, channels=channels, groups=groups, states=states, optional=optional, softplus=softplus,
+        dtype=torch.float32,
+    )  # fmt: skip
+    check(run_sequence(inputs), truth_sequence(inputs))
+
+
+def test_sequence_of_strided_tensors(simd: str, poisoned: None) -> None:
+    plain = problems.sequence(19, channels=20, dtype=torch.float32)
+    moved = [t if t is None else t.movedim(0, -1).contiguous().movedim(-1, 0) for t in plain[:-1]]
+    check(run_sequence(SequenceInputs(*moved, plain.softplus)), truth_sequence(plain))
+
+
+@pytest.mark.parametrize("what", ["order", "D", "dt_bias", "B"])
+def test_the_check_sees_a_planted_error(what: str) -> None:
+    """The comparison above must fail when one part of the problem is changed."""
+    inputs = problems.directional((5, 6), channels=8, dtype=torch.float32)
+    wrong = inputs.order.flip(0) if what == "order" else getattr(inputs, what) * 1.001
+    y = cpu.directional_forward(inputs._replace(**{what: wrong}), False)[0]
+    assert problems.error(y, truth(inputs)[0]) > 10 * TOLERANCE
+
+
+def test_nan_is_not_swallowed(simd: str) -> None:
+    """A diverged network must show: NaN in any input reaches the output."""
+    inputs = problems.directional((4, 4), channels=9, dtype=torch.float32)
+    for name in inputs._fields[:-1]:
+        tensor = getattr(inputs, name).clone()
+        tensor.view(-1)[0] = torch.nan
+        assert cpu.directional_forward(inputs._replace(**{name: tensor}), False)[0].isnan().any(), name
+
+
+def test_an_order_outside_the_map_is_refused() -> None:
+    inputs = problems.directional((4, 5), dtype=torch.float32)
+    for entry in (-1, 20):
+        order = inputs.order.clone()
+        order[1, 3] = entry
+        with pytest.raises(ConfigError, match="order"):
+            cpu.directional_forward(inputs._replace(order=order), False)
+
+
+def test_other_devices_and_instruction_sets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not on cuda" in str(cpu.unavailable(torch.device("cuda")))
+    monkeypatch.setenv(cpu.SIMD_VARIABLE, "sse9")
+    with pytest.raises(BackendError, match="sse9.*portable"):
+        cpu.variant()
+
+
+def test_self_test_passes_and_catches_a_wrong_kernel(simd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu._self_test.cache_clear()
+    assert cpu.self_test() is None
+    cpu._self_test.cache_clear()
+    forward = cpu.directional_forward
+    monkeypatch.setattr(
+        cpu, "directional_forward", lambda inputs, save: forward(inputs._replace(D=inputs.D * 1.01), save)
+    )
+    assert f"{simd} kernel is wrong" in str(cpu.self_test())
+    cpu._self_test.cache_clear()
+
+
+def test_a_missing_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_open", lambda: "its C library is not built; reinstall")
+    assert "reinstall" in str(cpu.unavailable(torch.device("cpu")))
+    with pytest.raises(BackendError, match="reinstall"):
+        cpu._library()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_works_in_a_forked_process(threads: None) -> None:
+    """Workers of a DataLoader fork after the parent has computed: nothing of its threads may be missed there."""
+    torch.set_num_threads(2)
+    inputs = problems.directional((9, 9), channels=64, states=16, dtype=torch.float32)
+    expected = cpu.directional_forward(inputs, False)[0]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(cpu.directional_forward(inputs, False)[0], expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_through_the_public_function() -> None:
+    inputs = problems.directional((5, 6), channels=8, dtype=torch.float32)
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs[:-1]]
+    y = directional_scan(*leaves, inputs.order, backend="cpu")
+    grads = torch.autograd.grad(y, leaves, gradient_like(y))
+    check([y.detach(), *grads], truth(inputs))
