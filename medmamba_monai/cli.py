@@ -28,9 +28,7 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("medmamba_monai.demo", "train, evaluate and predict on phantoms or on your own images"),
     "doctor": Verb("medmamba_monai.doctor", "versions, devices and scan backends, and why one cannot run"),
-    "bundle": Verb(
-        "medmamba_monai.bundling.command", "build the bundles from configs/, or check that they are built"
-    ),
+    "bundle": Verb("medmamba_monai.bundling.command", "build the bundles from configs/, or check that they are built"),
 }
 """Every verb by name."""
 

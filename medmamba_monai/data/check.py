@@ -173,7 +173,8 @@ def _oddities(image: MedicalImage) -> Iterator[str]:
         yield f"{image.meta['frames']} frames, one of which is read"
     if image.meta.get("nonfinite"):
         yield f"{image.meta['nonfinite']} NaN or infinite pixels replaced"
-    if image.array.min() == image.array.max():
+    flat = image.array.reshape(len(image.array), -1)
+    if (flat.min(axis=1) == flat.max(axis=1)).all():
         yield "all pixels are equal"
     if min(shape[:2]) < _SMALLEST_SIDE:
         yield f"small: {' x '.join(map(str, shape))} pixels"

@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from medmamba_monai.errors import CheckpointError
 from medmamba_monai.handlers.files import TEMPORARY_SUFFIX, sha256_of, stage, write_json
 
-__all__ = ["CheckpointFolder", "first_nonfinite", "previous_name", "read_payload"]
+__all__ = ["CheckpointFolder", "first_nonfinite", "plain", "previous_name", "read_payload"]
 
 INDEX_NAME = "checkpoints.json"
 INDEX_FORMAT = 1
@@ -59,11 +60,12 @@ class CheckpointFolder:
             keep_previous: keep the replaced file as ``<stem>_previous<suffix>``.
 
         Raises:
-            CheckpointError: the disk is full or the folder is not writable.
+            CheckpointError: the disk is full, the folder is not writable, or the payload could not be read back.
         """
         final = self.path / name
         index = self.index()
-        staged = stage(final, lambda stream: torch.save(dict(payload), stream))
+        contents = plain(payload, name)
+        staged = stage(final, lambda stream: torch.save(contents, stream))
         try:
             old = self._digest_on_disk(index, name)
             entry = {"sha256": staged.sha256, "bytes": staged.size, "also": [old] if old else [], **facts}
@@ -179,6 +181,39 @@ def first_nonfinite(payload: Any, name: str = "") -> str | None:
         if found := first_nonfinite(value, f"{name}.{key}" if name else str(key)):
             return found
     return None
+
+
+def plain(payload: Any, name: str) -> Any:
+    """The same content in types that weights-only loading accepts: NumPy's numbers become Python's.
+
+    Args:
+        payload: nested dictionaries, lists, tuples, tensors, numbers and strings.
+        name: where it stands, for the message.
+
+    Raises:
+        CheckpointError: anything else, which could be written but never be read again.
+
+    Example:
+        >>> import numpy as np
+        >>> plain({"lr": np.float64(0.5), "betas": (0.9, np.float32(0.5))}, "optimizer")
+        {'lr': 0.5, 'betas': (0.9, 0.5)}
+    """
+    if isinstance(payload, Mapping):
+        return {key: plain(value, f"{name}.{key}") for key, value in payload.items()}
+    if isinstance(payload, list | tuple):
+        values = [plain(value, f"{name}.{index}") for index, value in enumerate(payload)]
+        return tuple(values) if isinstance(payload, tuple) else values
+    if isinstance(payload, np.generic):
+        return payload.item()
+    if payload is None or type(payload) in (torch.Tensor, torch.nn.Parameter, bool, int, float, str):
+        return payload
+    if isinstance(payload, torch.Tensor):  # a subclass, such as a tensor with metadata
+        return payload.detach().as_subclass(torch.Tensor)
+    raise CheckpointError(
+        f"a {type(payload).__name__} cannot be stored: only tensors, numbers and strings can be read back safely",
+        where=name,
+        remedy="have the optimiser, the schedule or the handler give plain values in its state_dict",
+    )
 
 
 def previous_name(name: str) -> str:

@@ -48,7 +48,7 @@ def test_a_misspelt_override_stops_the_run(key: str, close: str, fresh: BundleCo
 def test_a_key_of_another_mode_is_reported_and_no_mistake(
     trained: BundleCopy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = {key: ... for key in ("epochs", "progress")}
+    given = dict.fromkeys(("epochs", "progress"), ...)
     trained.run("inference", output_dir=str(tmp_path / "a"), **given)
     assert "has no effect" not in caplog.text
     trained.run("inference", output_dir=str(tmp_path / "b"), **{**given, "epochs": 3, "datalist": "x.json"})

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from safetensors.torch import save_file
 
 from medmamba_monai.errors import CheckpointError
@@ -203,6 +205,28 @@ def test_other_contents_are_refused(tmp_path: Path) -> None:
 def test_safetensors(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(3)}, tmp_path / "model.safetensors")
     assert torch.equal(read_payload(tmp_path / "model.safetensors")["weight"], torch.ones(3))
+
+
+def test_numbers_of_numpy_become_pythons(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    tensor = MetaTensor(torch.ones(2), meta={"file": "a"})
+    folder.save(NAME, {"lr": np.float64(0.1), "steps": [np.int64(3)], "flag": np.bool_(True), "t": tensor}, {})
+    loaded = folder.load(NAME)
+    assert [type(value) for value in (loaded["lr"], loaded["steps"][0], loaded["flag"])] == [float, int, bool]
+    assert type(loaded["t"]) is torch.Tensor
+
+
+def test_the_control_cannot_be_read(tmp_path: Path) -> None:
+    torch.save({"lr": np.float64(0.1)}, tmp_path / NAME)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_payload(tmp_path / NAME)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt\.parts\.x\.0: a PosixPath cannot be stored"):
+        folder.save(NAME, {"parts": {"x": [tmp_path]}}, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_first_nonfinite() -> None:

@@ -217,7 +217,7 @@ def test_stock_handlers_are_replaced(
 
 
 BUNDLE: dict[str, Any] = {
-    "imports": ["$import torch", "$from medmamba_monai import engines, handlers"],
+    "imports": ["$import torch", "$from medmamba_monai import engines"],
     "bundle_root": ".",
     "output_dir": "$@bundle_root + '/eval'",
     "device": "cpu",

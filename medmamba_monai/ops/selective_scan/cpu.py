@@ -2,7 +2,8 @@
 
 The library is built from csrc/ when the package is installed and lies beside this file; it knows nothing of Python
 or PyTorch and is called through ctypes on the tensors' memory, in whatever strides they have. It computes in
-float32 and starts its threads inside each call (``torch.get_num_threads()``), so processes may fork at any time.
+float32 on ``torch.get_num_threads()`` threads: PyTorch's own where it runs on GNU OpenMP, else some started inside each
+call; processes may fork at any time.
 float64 inputs take the portable path, which keeps their precision.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from ctypes import c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
@@ -105,7 +107,18 @@ def _open() -> ctypes.CDLL | str:
         function = getattr(library, name)
         function.restype = c_int64
         function.argtypes = (ctypes.c_char_p, c_void_p, c_void_p, c_int64)
+    library.medmamba_scan_use_team.restype = None
+    library.medmamba_scan_use_team.argtypes = (c_void_p,)
+    library.medmamba_scan_use_team(_team_entry())
     return library
+
+
+def _team_entry() -> int | None:
+    """Address of the OpenMP runtime's entry that PyTorch has loaded for itself; None where there is none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    entry = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    return None if entry is None else ctypes.cast(entry, c_void_p).value
 
 
 def _library() -> ctypes.CDLL:

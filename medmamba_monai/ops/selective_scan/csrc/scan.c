@@ -23,6 +23,7 @@
 /* Channels of a backward task, if the batch gives enough tasks; see chunk_count. */
 #define LEAST_CHUNK 32
 #define ENOUGH_TASKS 32
+#define LEAST_WORK 100000
 
 static int runs_here(const scan_kernel *kernel) {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
@@ -62,6 +63,12 @@ API const char *medmamba_scan_variant(int64_t index) {
         }
     }
     return NULL;
+}
+
+/* Hands over GOMP_parallel of PyTorch's OpenMP runtime; NULL: threads of our own. */
+API void medmamba_scan_use_team(void *entry) {
+    memcpy(&team, &entry, sizeof(team));
+    team_process = this_process();
 }
 
 static const scan_kernel *find_kernel(const char *name) {
@@ -125,7 +132,7 @@ static void add_slice(void *context, int64_t index, int worker) {
 static void sum_parts(float *to, const float *parts, int64_t size, int64_t count, int64_t threads) {
     part_sum sum = {to, parts, size, count};
     int64_t slices = (size + SUM_SLICE - 1) / SUM_SLICE;
-    parallel_loop(add_slice, &sum, slices, workers_for(slices, threads));
+    parallel_loop(add_slice, &sum, slices, workers_for(slices, threads), threads);
 }
 
 /* How the channels of a group are cut, and whether directions are tasks of their own. */
@@ -138,6 +145,12 @@ static void count_tasks(division *cut, const scan_problem *problem, int64_t chun
     cut->chunk = chunk;
     cut->chunks = (cut->per_group + chunk - 1) / chunk;
     cut->tasks = problem->batch * problem->groups * cut->chunks;
+}
+
+/* Threads worth their start: below some tens of microseconds of work, one. */
+static int64_t useful_threads(const scan_problem *problem, int64_t threads) {
+    int64_t work = problem->batch * problem->length * problem->channels * problem->directions * problem->states;
+    return work < LEAST_WORK ? 1 : threads;
 }
 
 static void split_directions(division *cut, const scan_problem *problem, int64_t threads) {
@@ -198,6 +211,7 @@ API int64_t medmamba_scan_forward(const char *variant, const scan_problem *probl
                                   int64_t threads) {
     scan_job job = {.kernel = find_kernel(variant), .problem = problem, .output = *output};
     float *parts = NULL;
+    threads = useful_threads(problem, threads);
     if (!job.kernel) {
         return UNKNOWN_KERNEL;
     }
@@ -218,7 +232,7 @@ API int64_t medmamba_scan_forward(const char *variant, const scan_problem *probl
         free(parts);
         return OUT_OF_MEMORY;
     }
-    parallel_loop(forward_task, &job, job.cut.tasks, workers);
+    parallel_loop(forward_task, &job, job.cut.tasks, workers, threads);
     free(job.pool.memory);
     if (job.cut.split) {
         sum_parts(output->y.data, parts, size, problem->directions, threads);
@@ -270,6 +284,7 @@ API int64_t medmamba_scan_backward(const char *variant, const scan_problem *prob
                                    int64_t threads) {
     scan_job job = {.kernel = find_kernel(variant), .problem = problem, .gradient = *gradient};
     scan_gradient *g = &job.gradient;
+    threads = useful_threads(problem, threads);
     if (!job.kernel) {
         return UNKNOWN_KERNEL;
     }
@@ -306,7 +321,7 @@ API int64_t medmamba_scan_backward(const char *variant, const scan_problem *prob
     job.u_size = job.cut.split ? u_size : 0;
     job.b_size = chunks > 1 ? b_size : 0;
     job.dt_size = dt_parts > 1 ? dt_size : 0;
-    parallel_loop(backward_task, &job, job.cut.tasks, workers);
+    parallel_loop(backward_task, &job, job.cut.tasks, workers, threads);
     free(job.pool.memory);
     for (int64_t i = 0; i < count; i++) {
         if (sums[i].to && sums[i].count > 1) {

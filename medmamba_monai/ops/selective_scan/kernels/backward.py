@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .steps import channel_offsets, load_vectors, start_of, state_offsets, visited_pixels
+from .steps import channel_offsets, load_vectors, narrow, start_of, state_offsets, visited_pixels
 
 __all__ = ["scan_backward"]
 
@@ -195,8 +195,8 @@ def scan_backward(
                 row = pixels[j] * channels + e
                 store_e = e < tl.where(inside, channels, 0)
                 store_n = n < tl.where(inside, STATES, 0)
-                tl.store(du_ptr + row, du.to(du_ptr.dtype.element_ty), mask=store_e)
-                tl.store(ddelta_ptr + row, ddelta.to(ddelta_ptr.dtype.element_ty), mask=store_e)
+                tl.store(du_ptr + row, narrow(du, du_ptr), mask=store_e)
+                tl.store(ddelta_ptr + row, narrow(ddelta, ddelta_ptr), mask=store_e)
                 tl.store(db_ptr + pixels[j] * matrix_row + n, dB, mask=store_n)
                 tl.store(dc_ptr + pixels[j] * matrix_row + n, dC, mask=store_n)
         tl.debug_barrier()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .steps import start_of
+from .steps import narrow, start_of
 
 __all__ = ["expand_steps"]
 
@@ -68,4 +68,4 @@ def expand_steps(
     bias = tl.load(bias_ptr + k * channels + e, mask=live_e, other=0.0).to(tl.float32)
     raw = tl.dot(dt, weight.to(tl.float32), input_precision=PRECISION) + bias[None, :]
     out = delta_ptr + (slice_id * length + t)[:, None] * channels + e[None, :]
-    tl.store(out, _softplus(raw).to(delta_ptr.dtype.element_ty), mask=live_t[:, None] & live_e[None, :])
+    tl.store(out, narrow(_softplus(raw), delta_ptr), mask=live_t[:, None] & live_e[None, :])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .steps import channel_offsets, load_vectors, start_of, state_offsets, visited_pixels
+from .steps import channel_offsets, load_vectors, narrow, start_of, state_offsets, visited_pixels
 
 __all__ = ["scan_forward"]
 
@@ -115,7 +115,7 @@ def scan_forward(
             y = tl.sum(state * out_of[j].to(tl.float32)[:, None], 0)
             if SKIP:
                 y += D * u
-            tl.store(y_ptr + pixels[j] * y_strides[1] + e, y.to(y_ptr.dtype.element_ty), mask=live_y)
+            tl.store(y_ptr + pixels[j] * y_strides[1] + e, narrow(y, y_ptr), mask=live_y)
     if LAST:
         if end == length:
             tl.store(last_ptr + slice_id * state_numel + place, state)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .steps import narrow
+
 __all__ = ["merge_directions"]
 
 
@@ -20,4 +22,4 @@ def merge_directions(
     total = tl.zeros([BLOCK], tl.float32)
     for k in tl.static_range(DIRECTIONS):
         total += tl.load(rows + k * numel, mask=live, other=0.0).to(tl.float32)
-    tl.store(total_ptr + batch * numel + offset, total.to(total_ptr.dtype.element_ty), mask=live)
+    tl.store(total_ptr + batch * numel + offset, narrow(total, total_ptr), mask=live)

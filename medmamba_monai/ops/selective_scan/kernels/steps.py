@@ -6,10 +6,27 @@ triton only.
 
 from __future__ import annotations
 
+import os
+
 import triton
 import triton.language as tl
 
-__all__ = ["channel_offsets", "load_vectors", "start_of", "state_offsets", "visited_pixels"]
+__all__ = ["channel_offsets", "load_vectors", "narrow", "start_of", "state_offsets", "visited_pixels"]
+
+_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
+
+
+@triton.jit
+def narrow(x: tl.tensor, pointer: tl.tensor) -> tl.tensor:
+    """Float32 numbers in the dtype that ``pointer`` points to, rounded to nearest.
+
+    GPUs round so by themselves; Triton's interpreter cuts bfloat16 off, so there the bits are rounded first.
+    """
+    if _INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        x = bits.to(tl.float32, bitcast=True)
+    return x.to(pointer.dtype.element_ty)
 
 
 @triton.jit
