@@ -1,13 +1,16 @@
-"""Ends a failed run of a bundle with the one message that matters. Standard library only."""
+"""Ends a failed run of a bundle with the one message that matters. Imports errors only."""
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 
 from medmamba_monai.errors import MedMambaError
 
-__all__ = ["explain_failures", "root_cause"]
+__all__ = ["TRACEBACK_VARIABLE", "explain_failures", "root_cause"]
+
+TRACEBACK_VARIABLE = "MEDMAMBA_TRACEBACK"
 
 
 def root_cause(error: BaseException | None) -> MedMambaError | None:
@@ -26,15 +29,19 @@ def root_cause(error: BaseException | None) -> MedMambaError | None:
 
 
 def explain_failures() -> None:
-    """Print the reason as the last line when an uncaught error ends the process; safe to call again."""
+    """When an error of this package ends the process, print its message alone; safe to call again.
+
+    MONAI's trace of its config resolver is shown with ``MEDMAMBA_TRACEBACK=1``, and for every other error.
+    """
     previous = sys.excepthook
     if getattr(previous, "explains", False):
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        previous(kind, error, trace)
         reason = root_cause(error)
-        if reason is not None and reason is not error:
+        if reason is None or os.environ.get(TRACEBACK_VARIABLE):
+            previous(kind, error, trace)
+        if reason is not None:
             sys.stderr.write(f"\n{type(reason).__name__}: {reason}\n")
 
     hook.explains = True  # type: ignore[attr-defined]

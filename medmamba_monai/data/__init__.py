@@ -5,15 +5,18 @@ with MONAI.
 """
 
 from medmamba_monai.data.builder import build_datalist
+from medmamba_monai.data.check import check_datalist
 from medmamba_monai.data.datalist import Datalist, Record
 from medmamba_monai.data.folders import list_images
 from medmamba_monai.data.image import MedicalImage, read_image
 from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
+from medmamba_monai.data.report import CheckReport
 from medmamba_monai.data.splits import assign_splits
 from medmamba_monai.data.storage import preprocessing_digest
 
 __all__ = [
+    "CheckReport",
     "Datalist",
     "MedMambaImageReader",
     "MedicalImage",
@@ -21,6 +24,7 @@ __all__ = [
     "Record",
     "assign_splits",
     "build_datalist",
+    "check_datalist",
     "list_images",
     "prepare_datalist",
     "preprocessing_digest",

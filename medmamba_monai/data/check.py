@@ -1,6 +1,7 @@
 """The data check: one pass that reads every image and looks for what would spoil a training.
 
-Imports image, fingerprints and datalists. Finds unreadable and odd files, exact and near duplicates, patients in two splits, and counts classes and sizes.
+Finds unreadable and odd files, exact and near duplicates and patients in two splits, and counts classes and sizes.
+Imports image, fingerprints and datalists.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medmamba_monai.data.codestreams import coded_size
 from medmamba_monai.data.decoded import Decoded, ReadOptions, Window, check_size, pick_frame
 from medmamba_monai.errors import DataError
 
@@ -132,6 +133,8 @@ def _pixels(dataset: Any, frame: int, where: str) -> tuple[NDArray[Any], str]:
         ) from error
     if missing:
         raise _no_decoder(syntax.name, where)
+    if decoder.is_encapsulated:
+        _check_code(dataset, frame, where)
     try:
         array, properties = decoder.as_array(dataset, index=frame)
     except RuntimeError as error:
@@ -141,6 +144,21 @@ def _pixels(dataset: Any, frame: int, where: str) -> tuple[NDArray[Any], str]:
     return array, str(
         getattr(properties["photometric_interpretation"], "value", properties["photometric_interpretation"])
     )
+
+
+def _check_code(dataset: Any, frame: int, where: str) -> None:
+    """Refuse a compressed frame that would unpack to another size than the header says."""
+    from pydicom.encaps import get_frame
+
+    frames = max(int(dataset.get("NumberOfFrames") or 1), 1)
+    size = coded_size(get_frame(dataset.PixelData, frame, number_of_frames=frames))
+    expected = (int(dataset.Rows), int(dataset.Columns))
+    if size is not None and size != expected:
+        raise DataError(
+            f"its compressed picture has {size[0]} x {size[1]} pixels, the header says {expected[0]} x {expected[1]}",
+            where=where,
+            remedy=_AGAIN,
+        )
 
 
 def _no_decoder(syntax: str, where: str) -> DataError:

@@ -55,7 +55,7 @@ def decode_nifti(path: Path, options: ReadOptions) -> Decoded:
 
 def _load(stream: IO[bytes] | gzip.GzipFile, path: Path, options: ReadOptions, zipped: bool) -> Any:
     """The nibabel image, after the header's claims are compared with the file."""
-    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti1 import Nifti1Image, data_type_codes
     from nibabel.nifti2 import Nifti2Image
 
     where = str(path)
@@ -76,7 +76,7 @@ def _load(stream: IO[bytes] | gzip.GzipFile, path: Path, options: ReadOptions, z
     # the limit is for one volume; the frames of a series must all be in the file, but one is decoded
     check_size(shape[:3], options, where, 3)
     code = int(header["datatype"])
-    if code not in kind.header_class._data_type_codes.dtype:
+    if code not in data_type_codes.dtype:
         raise DataError(f"has the data type code {code}, unknown in NIfTI", where=where, remedy=_AGAIN)
     dtype = header.get_data_dtype()
     needed = int(np.prod(shape, dtype=object)) * dtype.itemsize + int(header["vox_offset"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -27,28 +28,29 @@ logger = logging.getLogger(__name__)
 def default_tracking_uri(output_dir: str | Path) -> str:
     """Address of the local database of a run: ``<output_dir>/mlruns.db``.
 
-    The path stands there as it is. SQLAlchemy does not decode percent signs, so an encoded address, which
-    ``monai.utils.path_to_sqlite_uri`` gives, names another folder where the path has a space or an accent.
+    The path stands there as it is. SQLAlchemy decodes addresses since 2.1 and did not before, and MLflow makes the
+    database's folder under the name as it is written: ``monai.utils.path_to_sqlite_uri``, which encodes everything,
+    leaves a stray folder, or fails, where the path has a space or an accent.
 
     Example:
         >>> default_tracking_uri("/data/my runs")
         'sqlite:////data/my runs/mlruns.db'
     """
-    return f"{SQLITE}{(Path(output_dir).absolute() / DATABASE_NAME).as_posix()}"
+    return _sqlite_uri(Path(output_dir).absolute() / DATABASE_NAME)
 
 
 def local_database(uri: str) -> Path | None:
     """The file of a local database, or None for another store.
 
     Example:
-        >>> str(local_database("sqlite:////tmp/mlruns.db")), local_database("http://host")
-        ('/tmp/mlruns.db', None)
+        >>> str(local_database("sqlite:////tmp/my%20runs/mlruns.db")), local_database("http://host")
+        ('/tmp/my runs/mlruns.db', None)
     """
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    return Path(unquote(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
 
 
 def usable_tracking_uri(uri: str) -> str:
-    """Refuse addresses that MLflow cannot use, with the form it can; decode a path that does not exist as it is.
+    """Refuse addresses that MLflow cannot use, with the form it can; write a local path plainly.
 
     Returns:
         The address.
@@ -73,7 +75,7 @@ def usable_tracking_uri(uri: str) -> str:
             remedy="give sqlite:///<folder>/mlruns.db or the http(s) address of a server",
         )
     database = local_database(uri)
-    return uri if database is None or database.parent.is_dir() else unquote(uri)
+    return uri if database is None else _sqlite_uri(database)
 
 
 class QuietClient:
@@ -168,13 +170,18 @@ class QuietClient:
                 os.environ.pop(name, None)
 
 
-def _connect(uri: str) -> Any:
-    import mlflow
+def _sqlite_uri(database: Path) -> str:
+    """Only what would be taken for an encoded letter is encoded."""
+    return SQLITE + re.sub("%(?=[0-9A-Fa-f]{2})", "%25", database.as_posix())
 
+
+def _connect(uri: str) -> Any:
     database = local_database(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
         sqlite3.connect(database).close()  # fails at once, where MLflow would try for 100 seconds
         for name in ("alembic", "mlflow.store.db.utils"):  # dozens of lines about creating tables
             logging.getLogger(name).setLevel(logging.WARNING)
+    import mlflow
+
     return mlflow.MlflowClient(tracking_uri=uri)

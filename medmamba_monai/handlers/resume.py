@@ -14,6 +14,7 @@ from torch import nn
 from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.handlers.checkpoint import CHECKPOINT_NAME, STATE_FORMAT, CheckpointHandler
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder, previous_name
+from medmamba_monai.handlers.early_stopping import EarlyStopping
 from medmamba_monai.handlers.hooks import resumables
 
 __all__ = ["RemainingBatches", "load_network", "resume_training"]
@@ -60,6 +61,7 @@ def resume_training(trainer: Engine, resume: bool | str | Path | None = True) ->
             part.load_state_dict(state["parts"][name])
         else:
             logger.warning("%s holds nothing for '%s', which starts anew", source, name)
+    _refuse_after_early_stop(trainer, source)
     trainer.state.mlflow_run_id = state["mlflow_run_id"]
     _go_on_from(trainer, handler, state)
     logger.info("resuming from %s: epoch %d, iteration %d", source, trainer.state.epoch, trainer.state.iteration)
@@ -173,6 +175,16 @@ def _check_fits(state: Mapping[str, Any], trainer: Engine, handler: CheckpointHa
         )
     if None not in (handler.seed, state["seed"]) and handler.seed != state["seed"]:
         logger.warning("%s was trained with seed %s, this run has %s", source, state["seed"], handler.seed)
+
+
+def _refuse_after_early_stop(trainer: Engine, source: Path) -> None:
+    stopper = resumables(trainer).get("early_stopping")
+    if isinstance(stopper, EarlyStopping) and stopper.waited >= stopper.patience:
+        raise CheckpointError(
+            f"the training is finished: it was stopped early after {stopper.waited} validations without a gain",
+            where=str(source),
+            remedy="raise the patience of early stopping to train longer, or train without resume to begin anew",
+        )
 
 
 def _load_optimizer(handler: CheckpointHandler, trainer: Engine, state: Mapping[str, Any], source: Path) -> None:

@@ -47,7 +47,8 @@ def test_clean_data_set(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert report.sizes["smallest"] == report.sizes["largest"] == [80, 96]
     assert (report.formats, report.channels) == ({"png": 24}, {"3": 24})
     assert json.loads((tmp_path / "out" / "data_report.json").read_text())["ok"] is True
-    assert Image.open(tmp_path / "out" / "contact_sheet.png").size == (8 * 96, 2 * 110)
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.size == (8 * 96, 2 * 110)
     assert capsys.readouterr().err == ""
     check_datalist(dataset)
     assert "24/24" in capsys.readouterr().err
@@ -118,7 +119,13 @@ def test_reading_options_are_passed_on(shared: Path) -> None:
 
 
 def test_known_copies_in_the_real_packs(shared: Path) -> None:
-    report = check_datalist(shared / "data" / "fundus", progress=False)
+    folder = shared / "data" / "fundus"
+    files = [str(path.relative_to(folder)) for path in sorted(folder.rglob("Patient2[89]*.jpg"))]
+    files += [str(path.relative_to(folder)) for path in sorted(folder.rglob("Patient300*.jpg"))]
+    names = sorted({file.split("/")[0] for file in files})
+    records = [{"image": file, "label": names.index(file.split("/")[0])} for file in files]
+    assert len(records) == 42
+    report = check_datalist(folder, Datalist(names, training=records), progress=False)
     # the archive holds both eyes of patient 299 a second time, as patient 300 with another grade
     assert {frozenset(pair.files) for pair in report.conflicts} == {
         frozenset(("moderate/Patient299_L.jpg", "severe/Patient300_L.jpg")),

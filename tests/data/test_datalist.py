@@ -76,6 +76,13 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
         Datalist.from_json(_content(**changes), where="d.json")
 
 
+def test_leakage_can_be_allowed_but_not_an_image_listed_twice() -> None:
+    shared_group = [{"image": "a/3.png", "label": 0, "group": "P1"}]
+    assert Datalist.from_json(_content(test=shared_group), allow_leakage=True).test == shared_group
+    with pytest.raises(DataError, match="listed twice"):
+        Datalist.from_json(_content(test=[{"image": "a/1.png", "label": 0}]), allow_leakage=True)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"training": []}', "\xff"])
 def test_files_that_are_no_datalist(tmp_path: Path, text: str) -> None:
     (tmp_path / "d.json").write_text(text, "latin-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,17 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from medmamba_monai.data.decoded import ReadOptions
 from medmamba_monai.data.dicom import decode_dicom, number
@@ -166,6 +175,21 @@ def test_unsupported_compression_names_the_remedy(
         DataError, match=r"no decoder is installed for its compression, JPEG 2000.*pip install 'medm.*dicom"
     ):
         decode_dicom(shared / "data" / "dicom" / "pydicom" / "JPEG2000.dcm", ReadOptions())
+
+
+@pytest.mark.parametrize(("syntax", "kind"), [(JPEGBaseline8Bit, "JPEG"), (JPEG2000Lossless, "JPEG2000")])
+def test_a_compressed_picture_of_another_size_is_not_unpacked(tmp_path: Path, syntax: Any, kind: str) -> None:
+    path = _save(tmp_path / "x.dcm", (STORED >> 4).astype(np.uint8))
+    for size in ((8, 6), (3000, 2000)):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full(size[::-1], 77, np.uint8)).save(buffer, kind)
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.PixelData = encapsulate([buffer.getvalue()])
+        pydicom.dcmwrite(tmp_path / f"{size[0]}.dcm", dataset, enforce_file_format=True)
+    assert read_image(tmp_path / "8.dcm").array == pytest.approx(77 / 255, abs=0.01)
+    with pytest.raises(DataError, match=r"compressed picture has 2000 x 3000 pixels, the header says 6 x 8"):
+        read_image(tmp_path / "3000.dcm")
 
 
 def test_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ def _scene(rng: np.random.Generator, side: int = 160) -> Image.Image:
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     disc = 1 / (1 + np.exp((np.hypot(y, x) - 0.9) * 40))
     picture = 0.5 * disc
-    for _ in range(12):
+    for _ in range(30):
         cy, cx, radius = rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(0.05, 0.25)
-        picture += rng.uniform(-0.2, 0.25) * disc * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / radius**2)
+        picture += rng.uniform(-0.3, 0.3) * disc * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / radius**2)
     picture += rng.normal(0, 0.01, picture.shape)
     return Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
 
@@ -38,12 +38,12 @@ def _thumb(picture: Image.Image) -> np.ndarray:
 
 def test_planted_copies_are_found_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
-    scenes = [_scene(rng) for _ in range(600)]
+    scenes = [_scene(rng) for _ in range(300)]
     thumbs = [_thumb(scene) for scene in scenes]
-    originals = rng.choice(600, 25, replace=False)
+    originals = rng.choice(300, 25, replace=False)
     thumbs += [_thumb(_copy(scenes[index], rng)) for index in originals]
     found = {(i, j) for i, j, _ in near_duplicates(np.stack(thumbs))}
-    planted = {(int(original), 600 + number) for number, original in enumerate(originals)}
+    planted = {(int(original), 300 + number) for number, original in enumerate(originals)}
     assert len(found & planted) >= 24
     assert not found - planted
 
@@ -61,8 +61,11 @@ def test_projection_loses_no_pair() -> None:
         fast = near_duplicates(thumbs, 0.8)
     patterns = module._patterns(thumbs)
     best = np.max([module._patterns(form) @ patterns.T for form in module._forms(thumbs)], axis=0)
-    slow = [(i, j) for i in range(len(thumbs)) for j in range(i + 1, len(thumbs)) if best[i, j] > 0.8]
-    assert [(i, j) for i, j, _ in fast] == slow
+    index = range(len(thumbs))
+    sure = {(i, j) for i in index for j in index if i < j and best[i, j] > 0.8001}
+    possible = {(i, j) for i in index for j in index if i < j and best[i, j] > 0.7999}
+    slow = {(i, j) for i, j, _ in fast}
+    assert sure <= slow <= possible
     assert len(slow) >= 10
 
 

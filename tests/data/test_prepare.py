@@ -130,6 +130,20 @@ def test_members_of_archives_are_checked(tmp_path: Path) -> None:
         prepare_datalist(tmp_path / "set", tmp_path / "own.json")
 
 
+def test_leakage_is_refused_unless_allowed(dataset: Path, tmp_path: Path) -> None:
+    parts = {
+        split: [{"image": f"{label}/{index}.png", "label": "ab".index(label), "group": "P"} for label in "ab"]
+        for index, split in enumerate(("training", "validation"))
+    }
+    (tmp_path / "own.json").write_text(json.dumps({"class_names": ["a", "b"]} | parts))
+    with pytest.raises(DataError, match="group 'P' is in training and in validation"):
+        prepare_datalist(dataset, tmp_path / "own.json", tmp_path / "out")
+    used = prepare_datalist(dataset, tmp_path / "own.json", tmp_path / "out", allow_leakage=True)
+    assert prepare_datalist(dataset, output_dir=tmp_path / "out", allow_leakage=True) == used
+    with pytest.raises(DataError, match="group 'P'"):
+        prepare_datalist(dataset, output_dir=tmp_path / "out")
+
+
 def test_many_at_once_agree(dataset: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         lists = list(pool.map(lambda _: prepare_datalist(dataset, output_dir=tmp_path / "out"), range(16)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from mlflow import MlflowClient
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
@@ -111,7 +112,9 @@ def build() -> Callable[..., Training]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One MLflow database for the session: making its tables costs seconds."""
-    return default_tracking_uri(tmp_path_factory.mktemp("mlflow"))
+    uri = default_tracking_uri(tmp_path_factory.mktemp("mlflow"))
+    MlflowClient(tracking_uri=uri).search_experiments()
+    return uri
 
 
 @pytest.fixture(autouse=True)

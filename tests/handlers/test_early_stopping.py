@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ignite.engine import Engine, Events
 
-from medmamba_monai.errors import ConfigError
+from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.handlers import CheckpointHandler, EarlyStopping, resume_training
 
 
@@ -61,6 +61,8 @@ def test_count_survives_a_resume(build: Any, folder: Path) -> None:
     resume_training(second.trainer)
     second.trainer.run()
     assert second.trainer.state.epoch == 4  # waited 2 of 3 before, 1 after
+    with pytest.raises(CheckpointError, match="stopped early after 3 validations without a gain"):
+        resume_training(build(handlers, epochs=9).trainer)
 
 
 def test_negative_patience() -> None:

@@ -9,10 +9,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow  # noqa: F401 (slow: not to be counted in the times below)
 import pytest
+from monai.utils import path_to_sqlite_uri
 
 from medmamba_monai.errors import ConfigError
-from medmamba_monai.handlers.mlflow_client import QuietClient, default_tracking_uri, usable_tracking_uri
+from medmamba_monai.handlers.mlflow_client import (
+    QuietClient,
+    default_tracking_uri,
+    local_database,
+    usable_tracking_uri,
+)
 
 
 @pytest.fixture
@@ -37,11 +44,12 @@ def test_usable_addresses(uri: str) -> None:
     assert usable_tracking_uri(uri) == uri
 
 
-def test_encoded_paths_are_decoded_unless_they_exist(tmp_path: Path) -> None:
-    assert usable_tracking_uri(f"sqlite:///{tmp_path}/a%20b/x.db") == f"sqlite:///{tmp_path}/a b/x.db"
-    (tmp_path / "a%20b").mkdir()
-    assert usable_tracking_uri(f"sqlite:///{tmp_path}/a%20b/x.db") == f"sqlite:///{tmp_path}/a%20b/x.db"
-    assert default_tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlruns.db"
+@pytest.mark.parametrize("name", ["plain", "a b", "ünï", "100%", "a%20b"])
+def test_paths_survive_both_ways_of_writing_them(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    for uri in (default_tracking_uri(folder), path_to_sqlite_uri(folder / "mlruns.db")):
+        assert local_database(usable_tracking_uri(uri)) == folder / "mlruns.db"
+        assert usable_tracking_uri(usable_tracking_uri(uri)) == default_tracking_uri(folder)
 
 
 @pytest.mark.parametrize("uri", ["/tmp/mlruns", "mlruns", "file:///tmp/mlruns", "file:mlruns"])

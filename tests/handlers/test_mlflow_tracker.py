@@ -20,6 +20,7 @@ from ignite.engine import Events
 from mlflow import MlflowClient
 from monai.bundle import ConfigWorkflow
 from monai.handlers import MLFlowHandler, StatsHandler, from_engine
+from monai.utils import path_to_sqlite_uri
 
 from medmamba_monai.errors import ConfigError
 from medmamba_monai.handlers import (
@@ -300,18 +301,21 @@ def test_bundles_have_one_run_or_none(
         assert len(names) == (1 if tracking else 0)
 
 
-def test_default_store_lies_in_the_output_folder(build: Any, tmp_path: Path, store: str) -> None:
+@pytest.mark.parametrize("encoded", [False, True])
+def test_default_store_lies_in_the_output_folder(build: Any, tmp_path: Path, store: str, encoded: bool) -> None:
     artifact = tmp_path / "a.txt"
     artifact.write_text("x")
     output = tmp_path / "out püt 100%"
     output.mkdir()
+    uri = path_to_sqlite_uri(output / "mlruns.db") if encoded else None
     shutil.copy(store.removeprefix("sqlite:///"), output / "mlruns.db")  # saves the time of making the tables
-    handlers = lambda network, evaluator, scheduler: [MLflowTracker(output, artifacts=[artifact])]  # noqa: E731
+    handlers = lambda network, evaluator, scheduler: [MLflowTracker(output, tracking_uri=uri, artifacts=[artifact])]  # noqa: E731
     build(handlers, epochs=1).trainer.run()
     query = "select r.status from runs r join experiments e using (experiment_id) where e.name = 'medmamba_monai'"
     with sqlite3.connect(output / "mlruns.db") as database:
         assert database.execute(query).fetchall() == [("FINISHED",)]
     assert len(list((output / "mlruns").rglob("a.txt"))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", output.name]
 
 
 def test_switched_off_nothing_is_touched(build: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ from medmamba_monai.handlers import (
     resume_training,
 )
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
+
+
+@pytest.fixture(autouse=True)
+def _survive() -> Iterator[None]:
+    """A handler that is not installed shall fail a test, not end the whole session."""
+
+    def fail(number: int, frame: Any) -> None:
+        raise AssertionError("the signal was not caught")
+
+    before = signal.signal(signal.SIGTERM, fail)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def complete(folder: Path) -> Any:
@@ -129,6 +142,7 @@ def test_without_the_handler_sigterm_saves_nothing(build: Any, tmp_path: Path) -
     send(training.trainer, Events.ITERATION_STARTED(once=2))
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             training.trainer.run()
         finally:

@@ -1,8 +1,8 @@
 """Both scans as Triton kernels, forward and backward, on GPUs. Imports contract.py, portable.py and kernels/.
 
-triton itself is imported when the backend first runs. The scan of sequences is the scan of maps with groups in the place
-of directions and no index table; it copies its inputs to channels-last. float64 inputs take the portable path, which keeps
-their precision.
+triton itself is imported when the backend first runs. The scan of sequences is the scan of maps with groups in
+the place of directions and no index table; it copies its inputs to channels-last. float64 inputs take the
+portable path, which keeps their precision.
 """
 
 from __future__ import annotations
@@ -56,6 +56,16 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
+def _matrices(tensor: Tensor) -> Tensor:
+    """B or C as the kernels read them fast: in float32, and every row of states at a multiple of 64 bytes.
+
+    A copy costs less than the scan would lose: each of its warps reads these rows number by number otherwise.
+    """
+    tensor = _rows(tensor.float())
+    aligned = all(n % 16 == 0 for n in (tensor.storage_offset(), *tensor.stride()[:-1]))
+    return tensor if aligned else tensor.contiguous()
+
+
 def _part_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype of step sizes and of a direction's part of a sum: float16 has too little range for them."""
     return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
@@ -86,8 +96,8 @@ def _directional(inputs: DirectionalInputs) -> Problem:
         u=_rows(inputs.u).unsqueeze(2).expand(-1, -1, order.shape[0], -1),
         delta=delta,
         A=_log2(inputs.A),
-        B=_rows(inputs.B.float()),
-        C=_rows(inputs.C.float()),
+        B=_matrices(inputs.B),
+        C=_matrices(inputs.C),
         D=inputs.D.contiguous(),
         order=order,
         initial=None,
@@ -192,15 +202,14 @@ def sequence_forward(inputs: SequenceInputs, save: bool) -> tuple[Tensor, Tensor
     return y.view(batch, length, channels).transpose(1, 2).contiguous(), state.contiguous(), saved
 
 
-def sequence_backward(
-    grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor
-) -> list[Tensor | None]:
+def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, saved: Tensor) -> list[Tensor | None]:
     """Backward of the backend protocol."""
     if inputs.u.dtype == torch.float64:
         return portable.sequence_backward(grad, grad_last, inputs, saved)
     from .kernels import launch
 
-    problem, plan = _sequence(inputs), _sequence(inputs).plan
+    problem = _sequence(inputs)
+    plan = problem.plan
     batch, _, _, channels = problem.u.shape
     groups, states = inputs.B.shape[1:3]
     ends = to_blocks(grad_last.reshape(batch, groups, channels, states), plan)
@@ -223,9 +232,47 @@ def sequence_backward(
 
 
 def self_test() -> str | None:
-    """Compare the kernels with the reference on a small problem.
+    """Compare the kernels with the reference on small problems, on the device they are for.
 
     Returns:
         None when they agree, else what differs: the kernels must not be used then.
     """
+    from . import reference
+
+    device, length = torch.device("cpu"), 5  # in the interpreter
+    for kind in ("cuda", "xpu"):
+        if not _interpreted() and getattr(torch, kind).is_available():
+            device, length = torch.device(kind), 70
+    inputs = _small_problem(length)
+    exact = DirectionalInputs(*(t.double() if t.is_floating_point() else t for t in inputs))
+    grad = torch.sin(torch.arange(inputs.u.numel()) * 1.7).view(inputs.u.shape)
+    on_device = DirectionalInputs(*(tensor.to(device) for tensor in inputs))
+    y, saved = directional_forward(on_device, save=True)
+    got = [y, *directional_backward(grad.to(device), on_device, saved)]
+    want = [reference.directional_scan(exact), *reference.directional_backward(grad.double(), exact, saved)]
+    labels = ("y", *(f"the gradient of {field}" for field in DirectionalInputs._fields[:-1]))
+    for label, a, b in zip(labels, got, want, strict=True):
+        error = ((a.cpu().double() - b).abs().max() / b.abs().max()).item()
+        if not error <= _TOLERANCE:
+            return f"its kernels are wrong on this machine: {label} differs from the reference by {error:.1e}"
     return None
+
+
+def _small_problem(length: int) -> DirectionalInputs:
+    """Two orders, 40 channels (a full and a ragged program), 16 states, rank 3; all from sines, on the CPU."""
+
+    def wave(*shape: int, rate: float) -> Tensor:
+        return torch.sin(torch.arange(math.prod(shape), dtype=torch.float32) * rate).view(shape)
+
+    forth = torch.arange(length)
+    return DirectionalInputs(
+        u=wave(1, length, 40, rate=0.7),
+        dt=wave(1, length, 2, 3, rate=1.1),
+        A=-1.5 + wave(2, 40, 16, rate=0.3),
+        B=wave(1, length, 2, 16, rate=0.9),
+        C=wave(1, length, 2, 16, rate=1.3),
+        D=wave(2, 40, rate=0.2),
+        dt_weight=wave(2, 40, 3, rate=0.5),
+        dt_bias=wave(2, 40, rate=0.4),
+        order=torch.stack([forth, (forth * 3 + 1) % length if length % 3 else forth.flip(0)]),
+    )

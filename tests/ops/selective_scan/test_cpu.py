@@ -170,14 +170,22 @@ def test_non_contiguous_inputs(simd: str, poisoned: None) -> None:
     check(run(spread), truth(spread))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 16])
-def test_threads_change_nothing(simd: str, threads: None, count: int) -> None:
-    inputs = problems.directional((5, 9), batch=2, channels=70, states=16, rank=4, dtype=torch.float32)
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("batch", "channels"), [(2, 70), (1, 20)])
+def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int, channels: int) -> None:
+    """On PyTorch's threads and on our own; with enough of them, directions are summed from parts."""
+    inputs = problems.directional((9, 13), batch=batch, channels=channels, states=16, rank=4, dtype=torch.float32)
     torch.set_num_threads(1)
     alone = run(inputs)
-    torch.set_num_threads(count)
-    for a, b in zip(run(inputs), alone, strict=True):
-        assert torch.equal(a, b)
+    library = cpu._library()
+    library.medmamba_scan_use_team(None if own else cpu._team_entry())
+    try:
+        for count in (2, 3, 16):
+            torch.set_num_threads(count)
+            for a, b in zip(run(inputs), alone, strict=True):
+                assert torch.equal(a, b)
+    finally:
+        library.medmamba_scan_use_team(cpu._team_entry())
 
 
 def test_low_precision_inputs_keep_their_types() -> None:

@@ -140,15 +140,15 @@ INLINE void tile_back(const int wide, const int count, const scan_problem *probl
     reverse_tile(wide, count, memory, at);
 }
 
-/* All states of `wide` vectors. */
-INLINE void vectors_back(const int wide, const scan_problem *problem, backward_memory *memory, const scan_task *task,
-                         const float *saved, int64_t v, int64_t u) {
-    tile_place at = {v, u, 0, problem->states};
-    for (; at.n + TILE_STATES <= problem->states; at.n += TILE_STATES) {
-        tile_back(wide, TILE_STATES, problem, memory, task, saved, &at);
+/* `count` states from n on of all vectors in memory, the first of them being v of the task. */
+INLINE void states_back(const int count, const scan_problem *problem, backward_memory *memory, const scan_task *task,
+                        const float *saved, int64_t v, int64_t vectors, int64_t n) {
+    tile_place at = {v, 0, n, problem->states};
+    for (; at.u + 2 <= vectors; at.u += 2, at.v += 2) {
+        tile_back(2, count, problem, memory, task, saved, &at);
     }
-    for (; at.n < problem->states; at.n++) {
-        tile_back(wide, 1, problem, memory, task, saved, &at);
+    if (at.u < vectors) {
+        tile_back(1, count, problem, memory, task, saved, &at);
     }
 }
 
@@ -277,12 +277,12 @@ static void block_back(const scan_problem *problem, const scan_gradient *gradien
         }
         gather(steps->lane->y, &gradient->y, &part, steps);
         clear_sums(memory, params.vectors);
-        for (int64_t u = 0; u < params.vectors; u += 2) {
-            if (u + 1 < params.vectors) {
-                vectors_back(2, problem, memory, task, saved, v + u, u);
-            } else {
-                vectors_back(1, problem, memory, task, saved, v + u, u);
-            }
+        int64_t n = 0;
+        for (; n + TILE_STATES <= states; n += TILE_STATES) {
+            states_back(TILE_STATES, problem, memory, task, saved, v, params.vectors, n);
+        }
+        for (; n < states; n++) {
+            states_back(1, problem, memory, task, saved, v, params.vectors, n);
         }
         for (int64_t u = 0; u < params.vectors; u++) {
             finish_steps(problem, memory, v + u, u);

@@ -1,6 +1,7 @@
 /* Vectors of SCAN_WIDTH floats and the functions the scan needs of them.
  *
- * GCC and Clang: their vector extensions, with intrinsics where those have no operator. Others (MSVC): plain loops.
+ * GCC and Clang: their vector extensions, with intrinsics where those have no operator. Others (MSVC), or with
+ * SCAN_PLAIN defined: plain loops.
  */
 #ifndef MEDMAMBA_VECTOR_H
 #define MEDMAMBA_VECTOR_H
@@ -9,11 +10,10 @@
 
 #include "scan.h"
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(SCAN_PLAIN)
 #define INLINE static inline __attribute__((always_inline, unused))
 #define RESTRICT __restrict__
 #define UNROLL _Pragma("GCC unroll 16")
-#define PREFETCH(address) __builtin_prefetch(address)
 /* Keeps the compiler from turning a loop over a few numbers into a library call. */
 #define NOT_MEMCPY(pointer) __asm__("" : "+r"(pointer))
 typedef float vec __attribute__((vector_size(4 * SCAN_WIDTH), may_alias));
@@ -61,17 +61,14 @@ INLINE vec v_min(vec a, vec b) {
 }
 INLINE vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 #endif
-#if SCAN_WIDTH == 4
 /* The low bits to the exponent, and the sum of a number's bits and such an exponent. */
 INLINE vec v_shift(vec a) { return (vec)((ivec)a << 23); }
-INLINE vec v_scale(vec value, vec power) { return (vec)((ivec)value + (ivec)power); }
-#endif
+INLINE vec v_add_bits(vec value, vec power) { return (vec)((ivec)value + (ivec)power); }
 
 #else /* no vector extensions */
 #define INLINE static __inline
 #define RESTRICT __restrict
 #define UNROLL
-#define PREFETCH(address) ((void)(address))
 #define NOT_MEMCPY(pointer) ((void)(pointer))
 typedef struct {
     float lane[SCAN_WIDTH];
@@ -105,7 +102,7 @@ INLINE vec v_shift(vec a) {
     memcpy(a.lane, bits, sizeof(bits));
     return a;
 }
-INLINE vec v_scale(vec value, vec power) {
+INLINE vec v_add_bits(vec value, vec power) {
     uint32_t bits[SCAN_WIDTH], add[SCAN_WIDTH];
     memcpy(bits, value.lane, sizeof(bits));
     memcpy(add, power.lane, sizeof(add));
@@ -130,19 +127,19 @@ INLINE vec v_scale(vec value, vec power) {
     }
 
 /* x = whole + rest, |rest| <= 1/2; returns 2^whole in the form v_scale takes. */
-#if SCAN_WIDTH == 16 && defined(__AVX512F__)
+#if SCAN_WIDTH == 16 && defined(__AVX512F__) && !defined(SCAN_PLAIN)
 INLINE vec v_split(vec x, vec *rest) {
     vec whole = (vec)_mm512_roundscale_ps((__m512)x, 0);
     *rest = x - whole;
     return whole;
 }
 INLINE vec v_scale(vec value, vec power) { return (vec)_mm512_scalef_ps((__m512)value, (__m512)power); }
-#elif SCAN_WIDTH == 8 && defined(__AVX2__)
+#elif SCAN_WIDTH == 8 && defined(__AVX2__) && !defined(SCAN_PLAIN)
 INLINE vec v_split(vec x, vec *rest) {
     *rest = x - (vec)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return (vec)_mm256_slli_epi32(_mm256_cvtps_epi32((__m256)x), 23);
 }
-INLINE vec v_scale(vec value, vec power) { return (vec)((ivec)value + (ivec)power); }
+INLINE vec v_scale(vec value, vec power) { return v_add_bits(value, power); }
 #else
 /* Adding 1.5 * 2^23 rounds to an integer, which then lies in the low bits: needs true rounding, no -ffast-math. */
 INLINE vec v_split(vec x, vec *rest) {
@@ -151,6 +148,7 @@ INLINE vec v_split(vec x, vec *rest) {
     *rest = v_sub(x, v_sub(shifted, magic));
     return v_shift(shifted);
 }
+INLINE vec v_scale(vec value, vec power) { return v_add_bits(value, power); }
 #endif
 
 /* 2^x to 1.7e-7 in place: x = k + r, 2^r a degree-5 polynomial with value 1 at 0 (fitted to the least relative

@@ -1,10 +1,10 @@
 """The recurrence, backward: states are computed again from those forward saved. Imports triton only.
 
-A program walks over its steps from the last to the first, INTERVAL steps at a time: it runs them forward once from the
-saved state and parks every UNROLL-th state in a scratch buffer of its own, then goes back group by group, computing the
-group's states again in registers. Tensors lie as in forward.py. Gradients to which several programs contribute (of B and C
-over the channels, of A, D and the bias over images and spans) go to buffers with a part for each program, summed
-afterwards: the result does not depend on the order in which programs run.
+A program walks over its steps from the last to the first, INTERVAL steps at a time: it runs them forward
+once from the saved state and parks every UNROLL-th state in a scratch buffer of its own, then goes back group
+by group, computing the group's states again in registers. Tensors lie as in forward.py. Gradients to which
+several programs contribute (of B and C over the channels, of A, D and the bias over images and spans) go to
+buffers with a part for each program, summed afterwards: the result does not depend on the programs' order.
 """
 
 from __future__ import annotations
@@ -125,10 +125,9 @@ def scan_backward(
     A = tl.load(a_ptr + k * STATES * channels + tile, mask=live, other=0.0)
     if SKIP:
         D = tl.load(d_ptr + k * channels + e, mask=live_e, other=0.0).to(tl.float32)
+    carry = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
     if ENDS:
-        carry = tl.load(grad_end_ptr + span_id * state_numel + place)
-    else:
-        carry = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+        carry += tl.load(grad_end_ptr + span_id * state_numel + place)
     dA = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
     dD = tl.zeros([BLOCK_E], tl.float32)
     dbias = tl.zeros([BLOCK_E], tl.float32)
@@ -159,8 +158,8 @@ def scan_backward(
             grads = load_vectors(grad_ptr, pixels, grad_strides[1], e, live_e, UNROLL)
             into = load_vectors(b_ptr, pixels, b_strides[1], n, live_n, UNROLL)
             out_of = load_vectors(c_ptr, pixels, c_strides[1], n, live_n, UNROLL)
-            decays = ()
-            kept = ()  # the part of each state that came from the one before
+            decays: tl.tensor = ()
+            kept: tl.tensor = ()  # the part of each state that came from the one before
             for j in tl.static_range(UNROLL):
                 delta = tl.where(t + j < end, deltas[j].to(tl.float32), 0.0)
                 decay = tl.exp2(delta[None, :] * A)

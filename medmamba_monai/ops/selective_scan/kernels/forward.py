@@ -1,11 +1,11 @@
 """The recurrence, forward: states in registers, one step after the other. Imports triton only.
 
-A program owns BLOCK_E channels of one direction of one image, a lane one channel with all its states: sums over states
-need no exchange between lanes. It loads delta and u one group of UNROLL steps ahead, so that memory's latency hides
-behind the exponentials, which bound the kernel.
+A program owns BLOCK_E channels of one direction of one image, a lane one channel with all its states: sums
+over states need no exchange between lanes. It loads delta and u one group of UNROLL steps ahead, so that
+memory's latency hides behind the exponentials, which bound the kernel.
 
-u, B and C are read and y is written at the pixel each step visits; delta (batch, K, L, E) is in visiting order; A is
-(K, N, E) times log2(e). B and C are best given in float32: each lane would convert them.
+u, B and C are read and y is written at the pixel each step visits; delta (batch, K, L, E) is in visiting
+order; A is (K, N, E) times log2(e). B and C are best given in float32: each lane would convert them.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def scan_forward(
 ) -> None:
     """Scan steps [span * i, span * (i + 1)) of a direction. Grid: (batch * K * blocks of channels, spans).
 
-    STARTS: start (batch, K, spans, state) holds the state before each span, else it is zero. SAVE: the state before every
-    INTERVAL-th step goes to saved (batch, K, ceil(L / INTERVAL), state). LAST: the last goes to last (batch, K, state).
-    RAGGED: L is no multiple of UNROLL. WIDE: offsets within an image need 64 bits.
+    STARTS: start (batch, K, spans, state) holds the state before each span, else it is zero. SAVE: the state
+    before every INTERVAL-th step goes to saved (batch, K, ceil(L / INTERVAL), state). LAST: the last goes to
+    last (batch, K, state). RAGGED: L is no multiple of UNROLL. WIDE: offsets within an image need 64 bits.
     """
     slice_id = (tl.program_id(0) // blocks).to(tl.int64)
     batch, k = slice_id // directions, slice_id % directions
@@ -84,16 +84,17 @@ def scan_forward(
     A = tl.load(a_ptr + tile, mask=live_n[:, None] & live_e[None, :], other=0.0)
     if SKIP:
         D = tl.load(d_ptr + k * channels + e, mask=live_e, other=0.0).to(tl.float32)
+    state = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
     if STARTS:
-        state = tl.load(start_ptr + (slice_id * tl.num_programs(1) + tl.program_id(1)) * state_numel + place)
-    else:
-        state = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+        span_id = slice_id * tl.num_programs(1) + tl.program_id(1)
+        state += tl.load(start_ptr + span_id * state_numel + place)
     next_pixels = visited_pixels(order_ptr, first, final, UNROLL, ORDERED, WIDE)
     next_steps = visited_pixels(None, first, final, UNROLL, False, WIDE)
     next_delta = load_vectors(delta_ptr, next_steps, channels, e, live_e, UNROLL)
     next_u = load_vectors(u_ptr, next_pixels, u_strides[1], e, live_e, UNROLL)
     for group in range(first, end, UNROLL):
-        if SAVE:  # before the loads: a branch after them would keep all of a group's in registers
+        if SAVE:  # noqa: SIM102  (decided at compile time)
+            # before the loads: a branch after them would keep all of a group's in registers
             if group % INTERVAL == 0:
                 tl.store(saved_ptr + (group // INTERVAL) * state_numel + place, state)
         pixels, deltas, inputs = next_pixels, next_delta, next_u
@@ -116,6 +117,6 @@ def scan_forward(
             if SKIP:
                 y += D * u
             tl.store(y_ptr + pixels[j] * y_strides[1] + e, narrow(y, y_ptr), mask=live_y)
-    if LAST:
+    if LAST:  # noqa: SIM102  (decided at compile time)
         if end == length:
             tl.store(last_ptr + slice_id * state_numel + place, state)

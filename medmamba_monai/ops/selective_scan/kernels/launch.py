@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -72,7 +71,7 @@ def _row_strides(tensor: Tensor) -> tuple[int, int, int]:
 
 def _wide(problem: Problem, *others: Tensor) -> bool:
     """Whether an offset within an image can reach 2^31."""
-    batch, directions, length, channels = problem.delta.shape
+    _, directions, length, channels = problem.delta.shape
     rows = [channels, directions * problem.A.shape[1]]
     rows += [abs(t.stride(1)) for t in (problem.u, problem.B, problem.C, *others)]
     return length * max(rows) >= _WIDE
@@ -82,9 +81,9 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape, dtype=torch.float32)
 
 
-def _common(problem: Problem, plan: Plan, vector: int, wide: bool) -> dict[str, Any]:
+def _common(problem: Problem, plan: Plan, vector: int) -> dict[str, Any]:
     """Arguments all scan kernels share."""
-    batch, directions, length, channels = problem.delta.shape
+    _, directions, _, channels = problem.delta.shape
     return {
         "channels": channels,
         "directions": directions,
@@ -97,20 +96,23 @@ def _common(problem: Problem, plan: Plan, vector: int, wide: bool) -> dict[str, 
     }
 
 
+def _dot_precision(device: torch.device) -> str:
+    """Three products of TF32 parts are as precise as float32 and run on tensor cores; only NVIDIA's have them."""
+    return "tf32x3" if device.type == "cuda" and torch.version.hip is None else "ieee"
+
+
 def expand(dt: Tensor, weight: Tensor, bias: Tensor, order: Tensor, dtype: torch.dtype) -> Tensor:
     """Step sizes softplus(W dt + b) (batch, K, L, E) in visiting order, from dt (batch, L, K, R)."""
     batch, length, directions, rank = dt.shape
     channels = weight.shape[1]
     delta = dt.new_empty(batch, directions, length, channels, dtype=dtype)
     block_t, block_e = 32, 64
-    grid = (batch * directions, triton.cdiv(length, block_t), triton.cdiv(channels, block_e))
-    # three products of TF32 parts are as precise as float32 and run on tensor cores; only NVIDIA's have them
-    precision = "tf32x3" if dt.is_cuda and torch.version.hip is None else "ieee"
+    blocks = triton.cdiv(length, block_t)
     with _on(dt.device):
-        expand_steps[grid](
-            dt, weight, bias, order, delta, _row_strides(dt), length, channels, directions,
-            RANK=rank, BLOCK_R=max(16, power_of_two(rank)), BLOCK_T=block_t, BLOCK_E=block_e, PRECISION=precision,
-            num_warps=4,
+        expand_steps[(batch * directions * blocks, triton.cdiv(channels, block_e))](
+            dt, weight, bias, order, delta, _row_strides(dt), length, channels, directions, blocks,
+            RANK=rank, BLOCK_R=max(16, power_of_two(rank)), BLOCK_T=block_t, BLOCK_E=block_e,
+            PRECISION=_dot_precision(dt.device), num_warps=4,
         )  # fmt: skip
     return delta
 
@@ -120,9 +122,10 @@ def merge(parts: Tensor, dtype: torch.dtype) -> Tensor:
     batch, directions, length, channels = parts.shape
     total = parts.new_empty(batch, length, channels, dtype=dtype)
     numel, block = length * channels, 1024
+    blocks = triton.cdiv(numel, block)
     with _on(parts.device):
-        merge_directions[(triton.cdiv(numel, block), batch)](
-            parts, total, numel, DIRECTIONS=directions, BLOCK=block, num_warps=4
+        merge_directions[(batch * blocks,)](
+            parts, total, numel, blocks, DIRECTIONS=directions, BLOCK=block, num_warps=4
         )
     return total
 
@@ -135,7 +138,7 @@ def _spans(problem: Problem, plan: Plan, x: Tensor, matrix: Tensor, boundary: Te
     elapsed = _empty(x, batch, directions, plan.spans, channels)
     slices = batch * directions * plan.blocks
     wide = _wide(problem, x)
-    common = _common(problem, plan, _FORWARD_VECTOR, wide)
+    common = _common(problem, plan, _FORWARD_VECTOR)
     span_ends[(slices, plan.spans)](
         x, problem.delta, problem.A, matrix, problem.order, ends, elapsed, _row_strides(x), _row_strides(matrix),
         length=length, span=plan.span, UNROLL=FORWARD_UNROLL, ORDERED=problem.order is not None, REVERSE=reverse,
@@ -151,7 +154,7 @@ def _spans(problem: Problem, plan: Plan, x: Tensor, matrix: Tensor, boundary: Te
 def forward(problem: Problem, y: Tensor, save: bool, last: bool) -> tuple[Tensor, Tensor | None]:
     """Scan, writing y (batch, L, K, E, any strides but the last); return the saved states and the last one."""
     plan = problem.plan
-    batch, directions, length, channels = problem.delta.shape
+    batch, directions, length, _ = problem.delta.shape
     saved = _empty(y, batch * directions * plan.checkpoints * plan.state_numel if save else 0)
     final = _empty(y, batch, directions, plan.state_numel) if last else None
     wide = _wide(problem, y)
@@ -166,14 +169,12 @@ def forward(problem: Problem, y: Tensor, save: bool, last: bool) -> tuple[Tensor
             length=length, span=plan.span, UNROLL=FORWARD_UNROLL, INTERVAL=INTERVAL,
             ORDERED=problem.order is not None, SKIP=problem.D is not None, STARTS=starts is not None, SAVE=save,
             LAST=last, RAGGED=length % FORWARD_UNROLL != 0, WIDE=wide,
-            **_common(problem, plan, _FORWARD_VECTOR, wide),
+            **_common(problem, plan, _FORWARD_VECTOR),
         )  # fmt: skip
     return saved, final
 
 
-def backward(
-    problem: Problem, grad: Tensor, grad_last: Tensor | None, saved: Tensor, dtype: torch.dtype
-) -> Gradients:
+def backward(problem: Problem, grad: Tensor, grad_last: Tensor | None, saved: Tensor, dtype: torch.dtype) -> Gradients:
     """Gradients for ``grad`` (batch, L, K, E) of y and ``grad_last`` (batch, K, state) of the last state.
 
     Those of u and delta come in ``dtype``, the others in float32.
@@ -206,7 +207,7 @@ def backward(
             length=length, span=plan.span, UNROLL=BACKWARD_UNROLL, INTERVAL=INTERVAL,
             ORDERED=problem.order is not None, SKIP=problem.D is not None, SOFTPLUS=problem.softplus,
             ENDS=ends is not None, STARTS=d_starts is not None, WIDE=wide,
-            **_common(problem, plan, _BACKWARD_VECTOR, wide),
+            **_common(problem, plan, _BACKWARD_VECTOR),
         )  # fmt: skip
     return Gradients(
         d_u,

@@ -12,11 +12,16 @@ __all__ = ["merge_directions"]
 
 @triton.jit
 def merge_directions(
-    parts_ptr: tl.tensor, total_ptr: tl.tensor, numel: tl.tensor, DIRECTIONS: tl.constexpr, BLOCK: tl.constexpr
+    parts_ptr: tl.tensor,
+    total_ptr: tl.tensor,
+    numel: tl.tensor,
+    blocks: tl.tensor,
+    DIRECTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:
-    """Sum parts (batch, K, numel) over K into total (batch, numel), in float32. Grid: (blocks of numel, batch)."""
-    batch = tl.program_id(1).to(tl.int64)
-    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    """Sum parts (batch, K, numel) over K into total (batch, numel), in float32. Grid: (batch * blocks of numel)."""
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
+    offset = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = offset < numel
     rows = parts_ptr + batch * DIRECTIONS * numel + offset
     total = tl.zeros([BLOCK], tl.float32)

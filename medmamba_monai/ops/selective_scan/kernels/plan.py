@@ -1,7 +1,7 @@
 """How a scan is cut into programs, and how states lie in memory. Imports torch only: it serves where triton is missing.
 
-A program of the scan is one warp with BLOCK_E channels. These numbers come from counting instructions and registers of the
-compiled kernels (tests/ops/selective_scan/test_triton_compiled.py).
+A program of the scan is one warp with BLOCK_E channels. These numbers come from counting instructions and
+registers of the compiled kernels (tests/ops/selective_scan/test_triton_compiled.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BACKWARD_UNROLL", "FORWARD_UNROLL", "INTERVAL", "Plan", "from_blocks", "make_plan", "power_of_two", "to_blocks"]
+__all__ = [
+    "BACKWARD_UNROLL",
+    "FORWARD_UNROLL",
+    "INTERVAL",
+    "Plan",
+    "from_blocks",
+    "make_plan",
+    "power_of_two",
+    "to_blocks",
+]
 
 INTERVAL = 32  # steps between saved states: a multiple of both numbers below
 FORWARD_UNROLL = 4  # steps loaded ahead and computed together
@@ -67,10 +76,7 @@ def make_plan(slices: int, length: int, channels: int, states: int) -> Plan:
     block_e = min(_LANES, power_of_two(channels), max(1, _TILE // block_n))
     blocks = -(-channels // block_e)
     spans = min(_BUSY // (slices * blocks), length // _MIN_SPAN)
-    if spans < _MIN_SPANS:
-        span = length
-    else:
-        span = -(-length // (spans * INTERVAL)) * INTERVAL
+    span = length if spans < _MIN_SPANS else -(-length // (spans * INTERVAL)) * INTERVAL
     return Plan(block_n, block_e, blocks, span, -(-length // span), -(-length // INTERVAL))
 
 

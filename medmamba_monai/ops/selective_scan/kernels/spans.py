@@ -1,8 +1,9 @@
 """Few sequences leave a GPU empty: cut each into spans that run side by side. Imports triton only.
 
-The state after a span is the one it would reach from zero plus the state before it times the span's decay exp(A * sum of
-delta). So: ``span_ends`` finds all spans' ends from zero at once, ``span_starts`` walks along the spans, and the scan proper
-begins each span from its true state. This costs each exponential twice. Backward does the same from the other end.
+The state after a span is the one it would reach from zero plus the state before it times the span's decay
+exp(A * sum of delta). So: ``span_ends`` finds all spans' ends from zero at once, ``span_starts`` walks along the
+spans, and the scan proper begins each span from its true state. This costs each exponential twice. Backward does
+the same from the other end.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def span_ends(
 ) -> None:
     """The state each span ends in from zero, and its sum of delta. Grid: (batch * K * blocks of channels, spans).
 
-    Forward, x is u and matrix is B: end = a (.. (a end + delta u B)). REVERSE, x is the gradient of y and matrix is C, and
-    the gradient of the state before the span comes out: end = a (end + x C), from the last step to the first. ``end`` is
-    (batch, K, spans, state), ``elapsed`` (batch, K, spans, E).
+    Forward, x is u and matrix is B: end = a end + delta u B, step by step. REVERSE, x is the gradient of y and
+    matrix is C, and the gradient of the state before the span comes out: end = a (end + x C), from the last step
+    to the first. ``end`` is (batch, K, spans, state), ``elapsed`` (batch, K, spans, E).
     """
     slice_id = (tl.program_id(0) // blocks).to(tl.int64)
     batch, k = slice_id // directions, slice_id % directions
@@ -71,8 +72,9 @@ def span_ends(
         deltas = load_vectors(delta_ptr, times, channels, e, live_e, UNROLL)
         inputs = load_vectors(x_ptr, pixels, x_strides[1], e, live_e, UNROLL)
         matrix = load_vectors(matrix_ptr, pixels, matrix_strides[1], n, live_n, UNROLL)
-        for i in tl.static_range(UNROLL):
-            j: tl.constexpr = UNROLL - 1 - i if REVERSE else i
+        for j in tl.static_range(
+            UNROLL - 1 if REVERSE else 0, -1 if REVERSE else UNROLL, -1 if REVERSE else 1
+        ):
             inside = t + j < end
             delta = tl.where(inside, deltas[j].to(tl.float32), 0.0)
             x = tl.where(inside, inputs[j].to(tl.float32), 0.0)
@@ -108,8 +110,8 @@ def span_starts(
 ) -> None:
     """The true state before each span, from the ends of ``span_ends``. Grid: (batch * K * blocks of channels).
 
-    INITIAL: initial (batch, K, state) holds the state before the first span, else it is zero. REVERSE: from the last span to
-    the first, so that start holds what comes in from behind each span.
+    INITIAL: initial (batch, K, state) holds the state before the first span, else it is zero. REVERSE: from the
+    last span to the first, so that start holds what comes in from behind each span.
     """
     slice_id = (tl.program_id(0) // blocks).to(tl.int64)
     k = slice_id % directions

@@ -1,7 +1,7 @@
 """What the scan kernels share: which pixel a step visits, how states lie in memory, loading a group of steps.
 
-Tensors are given as a pointer and strides over (batch, pixel, direction); channels and states are contiguous. Imports
-triton only.
+Tensors are given as a pointer and strides over (batch, pixel, direction); channels and states are contiguous.
+Imports triton only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def visited_pixels(
 
     WIDE: as 64-bit integers, for images in which offsets need them.
     """
-    pixels = ()
+    pixels: tl.tensor = ()
     for j in tl.static_range(COUNT):
         pixel = tl.minimum(first + j, final)
         if ORDERED:
@@ -62,7 +62,7 @@ def load_vectors(
     pointer: tl.tensor, rows: tl.tensor, stride: tl.tensor, e: tl.tensor, live: tl.tensor, COUNT: tl.constexpr
 ) -> tl.tensor:
     """Load a vector of channels at each of COUNT rows, in the dtype it has in memory."""
-    vectors = ()
+    vectors: tl.tensor = ()
     for j in tl.static_range(COUNT):
         vectors = vectors + (tl.load(pointer + rows[j] * stride + e, mask=live, other=0.0),)
     return vectors
@@ -72,8 +72,8 @@ def load_vectors(
 def channel_offsets(e: tl.tensor, n: tl.tensor, channels: tl.tensor, VECTOR: tl.constexpr) -> tl.tensor:
     """Offsets (BLOCK_N, BLOCK_E) within (N, E).
 
-    The hints understate how many offsets are contiguous: Triton lays tiles out by how they are loaded, and so gives each
-    lane VECTOR neighbouring channels.
+    The hints understate how many offsets are contiguous: Triton lays tiles out by how they are loaded, and so
+    gives each lane VECTOR neighbouring channels.
     """
     return tl.max_contiguous(tl.multiple_of(n[:, None] * channels + e[None, :], [1, VECTOR]), [1, VECTOR])
 
