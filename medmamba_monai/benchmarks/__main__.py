@@ -9,6 +9,7 @@ import sys
 from ..errors import MedMambaError
 
 BENCHMARKS = {
+    "scan": "the directional scan by every backend, on the stage shapes of the tiny preset",
     "accuracy": "bundle-trained networks against a linear baseline on real images",
 }
 

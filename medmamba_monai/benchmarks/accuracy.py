@@ -1,8 +1,8 @@
 """Bundle-trained networks against the linear baseline on real labelled packs, the same grouped split for both.
 
-The test part is drawn once, by groups, and looked at once, at the end of each run; sizes and epochs below were chosen on
-the validation part alone. Runs already in the table are left out, so an interrupted benchmark goes on.
-Imports data and the other benchmark modules; the bundles run in processes of their own.
+The test part is drawn once, by groups, and looked at once, at the end of each run; sizes and epochs below were chosen
+on the validation part alone. Runs already in the table are left out, so an interrupted benchmark goes on. Imports data
+and the other benchmark modules; the bundles run in processes of their own.
 """
 
 from __future__ import annotations
@@ -46,12 +46,11 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "ultrasound": Recipe("breast_ultrasound_classification", "grey", 128, 80),
-    "chest_xray": Recipe("chest_xray_classification", "grey", 96, 60),
+    "ultrasound": Recipe("breast_ultrasound_classification", "grey", 96, 50),
+    "chest_xray": Recipe("chest_xray_classification", "grey", 96, 50),
     "blood_cell": Recipe("blood_microscopy_classification", "rgb", 64, 80, ("basophil",)),
-    "endoscopy": Recipe("blood_microscopy_classification", "rgb", 96, 60),
+    "endoscopy": Recipe("blood_microscopy_classification", "rgb", 96, 50),
 }
-_LEARNING_RATE = 0.002
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +134,7 @@ def _network(pack: str, folder: Path, datalist: Datalist, seed: int, bundles: Pa
             "num_workers": 0,
         }
         training: dict[str, object] = {"seed": seed, "image_size": recipe.image_size, "epochs": recipe.epochs}
-        training |= {"learning_rate": _LEARNING_RATE, "class_weights": True}
+        training |= {"class_weights": True, "ema": True}
         began = time.perf_counter()
         _bundle(root, ["train"], {**common, **training})
         seconds = time.perf_counter() - began

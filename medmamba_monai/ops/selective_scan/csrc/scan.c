@@ -22,7 +22,7 @@
 
 /* Channels of a backward task, if the batch gives enough tasks; see chunk_count. */
 #define LEAST_CHUNK 32
-#define ENOUGH_TASKS 32
+#define ENOUGH_TASKS 16
 #define LEAST_WORK 100000
 
 static int runs_here(const scan_kernel *kernel) {

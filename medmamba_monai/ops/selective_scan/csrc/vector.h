@@ -206,16 +206,23 @@ INLINE int v_all_below(vec a, float limit) {
     return below;
 }
 
+#if SCAN_WIDTH == 8 && defined(__AVX2__) && !defined(SCAN_PLAIN)
 INLINE float v_sum(vec a) {
-    float lanes[SCAN_WIDTH], sum = 0.0f;
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+    __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+}
+#else
+INLINE float v_sum(vec a) {
+    float lanes[SCAN_WIDTH];
     v_store(lanes, a);
     for (int half = SCAN_WIDTH / 2; half > 0; half /= 2) {
         for (int i = 0; i < half; i++) {
             lanes[i] += lanes[i + half];
         }
     }
-    sum = lanes[0];
-    return sum;
+    return lanes[0];
 }
+#endif
 
 #endif

@@ -21,8 +21,8 @@ __all__ = ["Gradients", "Problem", "backward", "expand", "forward", "merge"]
 _FORWARD_VECTOR = 1  # channels of a lane: sums over states are frequent, so all states of a channel are in one lane
 _BACKWARD_VECTOR = 4  # sums over channels are as frequent: 4 channels and a quarter of the states in a lane
 _WIDE = 2**31  # offsets from here on need 64 bits
-_SCAN_WARPS = 1
-_OPTIONS = {"num_warps": _SCAN_WARPS, "enable_fp_fusion": True}
+_SCAN_OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
+_MAP_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
 class Problem(NamedTuple):
@@ -92,7 +92,7 @@ def _common(problem: Problem, plan: Plan, vector: int) -> dict[str, Any]:
         "BLOCK_N": plan.block_n,
         "BLOCK_E": plan.block_e,
         "VECTOR": min(vector, plan.block_e),
-        **_OPTIONS,
+        **_SCAN_OPTIONS,
     }
 
 
@@ -106,13 +106,13 @@ def expand(dt: Tensor, weight: Tensor, bias: Tensor, order: Tensor, dtype: torch
     batch, length, directions, rank = dt.shape
     channels = weight.shape[1]
     delta = dt.new_empty(batch, directions, length, channels, dtype=dtype)
-    block_t, block_e = 32, 64
+    block_t, block_e = 128 if length >= 128 else 64, 64 if channels % 64 == 0 else 32
     blocks = triton.cdiv(length, block_t)
     with _on(dt.device):
         expand_steps[(batch * directions * blocks, triton.cdiv(channels, block_e))](
             dt, weight, bias, order, delta, _row_strides(dt), length, channels, directions, blocks,
             RANK=rank, BLOCK_R=max(16, power_of_two(rank)), BLOCK_T=block_t, BLOCK_E=block_e,
-            PRECISION=_dot_precision(dt.device), num_warps=4,
+            PRECISION=_dot_precision(dt.device), **_MAP_OPTIONS,
         )  # fmt: skip
     return delta
 
@@ -125,7 +125,7 @@ def merge(parts: Tensor, dtype: torch.dtype) -> Tensor:
     blocks = triton.cdiv(numel, block)
     with _on(parts.device):
         merge_directions[(batch * blocks,)](
-            parts, total, numel, blocks, DIRECTIONS=directions, BLOCK=block, num_warps=4
+            parts, total, numel, blocks, DIRECTIONS=directions, BLOCK=block, **_MAP_OPTIONS
         )
     return total
 

@@ -1,0 +1,137 @@
+"""Time of the directional scan by every backend that runs on CPUs, on the stage shapes of the tiny preset at 224 x 224.
+
+Ratios are to the reference loop in the same run, on the same number of threads. Parity with the reference in float64 is
+checked first; while it is red, no time is printed. Imports ops.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..errors import BackendError
+from ..ops import index_table
+from ..ops.selective_scan import dispatch, reference
+from ..ops.selective_scan.contract import DirectionalInputs
+from . import released_flow
+from .machine import append_rows, describe
+from .timing import Timing, measure
+
+__all__ = ["STAGES", "add_arguments", "check_parity", "problem", "run"]
+
+# Sides of the map, channels and rank of the step sizes in the four stages of the tiny preset at 224 x 224.
+STAGES = ((56, 96, 3), (28, 192, 6), (14, 384, 12), (7, 768, 24))
+_STATES, _PARITY = 16, 1e-5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the benchmark's options."""
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="time spent on each measurement")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/scan.csv"))
+
+
+def problem(side: int, channels: int, rank: int, batch: int, dtype: torch.dtype = torch.float32) -> DirectionalInputs:
+    """Inputs as the network makes them: dt, B and C are parts of one projection."""
+    generator = torch.Generator().manual_seed(0)
+    order = index_table("cross", (side, side))
+    k, length = order.shape
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    dt, B, C = draw(batch, length, k, rank + 2 * _STATES).split([rank, _STATES, _STATES], dim=-1)
+    A = -torch.arange(1, _STATES + 1, dtype=dtype).expand(k, channels, _STATES).contiguous()
+    ones = torch.ones(k, channels, dtype=dtype)
+    return DirectionalInputs(
+        draw(batch, length, channels), dt, A, B, C, ones, draw(k, channels, rank) / rank, -3 * ones, order
+    )
+
+
+def check_parity(backend: str) -> None:
+    """Compare output and gradients with the reference in float64 on a small map.
+
+    Raises:
+        BackendError: when they differ by more than 1e-5 of the largest value.
+    """
+    single, double = problem(9, 24, 2, 2), problem(9, 24, 2, 2, torch.float64)
+    double = DirectionalInputs._make(a.to(b.dtype) for a, b in zip(single, double, strict=True))
+    module = dispatch.load(backend)
+    y, saved = module.directional_forward(single, True)
+    truth = reference.directional_scan(double)
+    pairs = [(y, truth)]
+    grad = torch.ones_like(truth)
+    pairs += zip(
+        module.directional_backward(grad.to(y.dtype), single, saved),
+        reference.directional_backward(grad, double, saved),
+        strict=True,
+    )
+    worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+    if not worst <= _PARITY:
+        raise BackendError(f"backend {backend!r} differs from the reference by {worst:.1e}; no speed is reported")
+
+
+def _both_ways(name: str, inputs: DirectionalInputs) -> None:
+    module = dispatch.load(name)
+    y, saved = module.directional_forward(inputs, True)
+    module.directional_backward(y, inputs, saved)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print ratios and write the table anew."""
+    usable = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, "cpu") is None]
+    for name in usable:
+        check_parity(name)
+    arguments.out.unlink(missing_ok=True)
+    before = torch.get_num_threads()
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        totals: dict[str, float] = {}
+        for stage, (side, channels, rank) in enumerate(STAGES, start=1):
+            inputs = problem(side, channels, rank, arguments.batch)
+            timings = {name: measure(call, arguments.seconds) for name, call in _contestants(usable, inputs).items()}
+            append_rows(arguments.out, _rows(stage, side, channels, threads, arguments.batch, timings))
+            for name, timing in timings.items():
+                totals[name] = totals.get(name, 0.0) + timing.median
+        print(f"{threads} thread(s), batch {arguments.batch}: sum over the four stages, forward")
+        for name, total in totals.items():
+            print(f"  {name:<28} {total:9.1f} ms   {totals['reference'] / total:8.1f} x reference")
+    torch.set_num_threads(before)
+
+
+def _contestants(usable: list[str], inputs: DirectionalInputs) -> dict[str, Callable[[], object]]:
+    calls: dict[str, Callable[[], object]] = {
+        "released flow, reference loop": partial(released_flow.directional_scan, inputs)
+    }
+    for name in usable:
+        calls[name] = partial(dispatch.load(name).directional_forward, inputs, False)
+        if name != "reference":
+            calls[f"{name} forward + backward"] = partial(_both_ways, name, inputs)
+    return calls
+
+
+def _rows(
+    stage: int, side: int, channels: int, threads: int, batch: int, timings: dict[str, Timing]
+) -> list[dict[str, object]]:
+    base = timings["reference"].median
+    return [
+        {
+            "stage": stage,
+            "pixels": side * side,
+            "channels": channels,
+            "batch": batch,
+            "threads": threads,
+            "what": name,
+            "median_ms": f"{timing.median:.3f}",
+            "quartiles_ms": f"{timing.low:.3f} {timing.high:.3f}",
+            "calls": timing.calls,
+            "times_reference_forward": f"{base / timing.median:.2f}",
+            **describe(),
+        }
+        for name, timing in timings.items()
+    ]
