@@ -1,6 +1,7 @@
 """The networks: MedMamba in all sizes, checkpoints, released weights. Imports ops and errors, never monai."""
 
 from .checkpoints import load_pretrained, load_strictly, load_weights
+from .inference import optimize_for_inference
 from .medmamba import MedMamba
 from .model_info import ModelInfo
 from .presets import (
@@ -31,6 +32,7 @@ __all__ = [
     "medmamba_small",
     "medmamba_small_released",
     "medmamba_tiny",
+    "optimize_for_inference",
     "preset_name",
     "to_released_state_dict",
 ]

@@ -132,6 +132,13 @@ class MedMamba(nn.Module):
         self.head.apply(_initialise).to(reference.device, reference.dtype)
         self.num_classes = self.config["num_classes"] = num_classes
 
+    @torch.jit.unused
+    def optimize_for_inference(self) -> MedMamba:
+        """Return an equal, faster network for evaluation only; see :mod:`medmamba_monai.networks.inference`."""
+        from .inference import optimize_for_inference
+
+        return optimize_for_inference(self)
+
     def _last_map(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
             self._check_input(x)

@@ -7,9 +7,11 @@ portable path, which keeps their precision.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,6 +73,13 @@ def _part_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
 
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[object]:
+    """A backward pass may run where the caller's autocast is still on; its products are to stay as they are."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
+
+
 def _log2(A: Tensor) -> Tensor:
     """A (K, E, N) as the kernels take it, (K, N, E): they compute powers of two."""
     return (A.float() * math.log2(math.e)).transpose(1, 2).contiguous()
@@ -128,8 +137,9 @@ def directional_backward(grad: Tensor, inputs: DirectionalInputs, saved: Tensor)
     dtype = problem.delta.dtype
     d = launch.backward(problem, by_direction, None, saved.contiguous(), dtype)
     assert d.D is not None  # noqa: S101 it is None only where D is
-    d_dt = d.delta @ inputs.dt_weight.to(dtype)
-    d_weight = d.delta.transpose(2, 3) @ inputs.dt.transpose(1, 2).to(dtype)
+    with _without_autocast(grad.device.type):
+        d_dt = d.delta @ inputs.dt_weight.to(dtype)
+        d_weight = d.delta.transpose(2, 3) @ inputs.dt.transpose(1, 2).to(dtype)
     grads = [
         launch.merge(d.u, inputs.u.dtype),
         d_dt.transpose(1, 2),
@@ -232,18 +242,28 @@ def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, s
 
 
 def self_test() -> str | None:
-    """Compare the kernels with the reference on small problems, on the device they are for.
+    """Compare the kernels with the reference on a small problem, on the device they are for.
 
     Returns:
-        None when they agree, else what differs: the kernels must not be used then.
+        None when they agree, else what differs or why they do not run: they must not be used then.
     """
-    from . import reference
+    from triton.errors import TritonError
 
     device, length = torch.device("cpu"), 5  # in the interpreter
     for kind in ("cuda", "xpu"):
         if not _interpreted() and getattr(torch, kind).is_available():
             device, length = torch.device(kind), 70
-    inputs = _small_problem(length)
+    try:
+        return _compare(_small_problem(length), device)
+    except (TritonError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+        # triton compiles kernels at first use, and calls a C compiler to launch them
+        return f"its kernels do not run on this machine: {type(error).__name__}: {error}"
+
+
+def _compare(inputs: DirectionalInputs, device: torch.device) -> str | None:
+    """What differs from the reference by more than rounding; None when nothing does."""
+    from . import reference
+
     exact = DirectionalInputs(*(t.double() if t.is_floating_point() else t for t in inputs))
     grad = torch.sin(torch.arange(inputs.u.numel()) * 1.7).view(inputs.u.shape)
     on_device = DirectionalInputs(*(tensor.to(device) for tensor in inputs))

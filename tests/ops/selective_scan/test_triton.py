@@ -292,6 +292,16 @@ def test_planted_errors_are_seen(device: str, monkeypatch: pytest.MonkeyPatch) -
     assert reason is not None and "y differs from the reference by 1.0e-03" in reason
 
 
+def test_self_test_says_why_kernels_do_not_run(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medmamba_monai.ops.selective_scan.kernels import launch
+
+    def no_compiler(*arguments: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(launch, "expand", no_compiler)
+    assert backend.self_test() == "its kernels do not run on this machine: RuntimeError: Failed to find C compiler"
+
+
 def test_self_test_passes(device: str) -> None:
     assert backend.self_test() is None
 

@@ -13,7 +13,11 @@
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(SCAN_PLAIN)
 #define INLINE static inline __attribute__((always_inline, unused))
 #define RESTRICT __restrict__
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 /* Keeps the compiler from turning a loop over a few numbers into a library call. */
 #define NOT_MEMCPY(pointer) __asm__("" : "+r"(pointer))
 typedef float vec __attribute__((vector_size(4 * SCAN_WIDTH), may_alias));

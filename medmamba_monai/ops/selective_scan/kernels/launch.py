@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -91,14 +92,16 @@ def _common(problem: Problem, plan: Plan, vector: int) -> dict[str, Any]:
         "STATES": problem.A.shape[1],
         "BLOCK_N": plan.block_n,
         "BLOCK_E": plan.block_e,
-        "VECTOR": min(vector, plan.block_e),
+        "VECTOR": math.gcd(vector, plan.block_e, channels),  # what rows of other lengths start at is no multiple of it
         **_SCAN_OPTIONS,
     }
 
 
 def _dot_precision(device: torch.device) -> str:
-    """Three products of TF32 parts are as precise as float32 and run on tensor cores; only NVIDIA's have them."""
-    return "tf32x3" if device.type == "cuda" and torch.version.hip is None else "ieee"
+    """Three products of TF32 parts are as precise as float32 and run on tensor cores, on NVIDIA's from Ampere on."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return "ieee"
+    return "tf32x3" if torch.cuda.get_device_capability(device) >= (8, 0) else "ieee"
 
 
 def expand(dt: Tensor, weight: Tensor, bias: Tensor, order: Tensor, dtype: torch.dtype) -> Tensor:

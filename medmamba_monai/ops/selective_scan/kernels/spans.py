@@ -72,9 +72,7 @@ def span_ends(
         deltas = load_vectors(delta_ptr, times, channels, e, live_e, UNROLL)
         inputs = load_vectors(x_ptr, pixels, x_strides[1], e, live_e, UNROLL)
         matrix = load_vectors(matrix_ptr, pixels, matrix_strides[1], n, live_n, UNROLL)
-        for j in tl.static_range(
-            UNROLL - 1 if REVERSE else 0, -1 if REVERSE else UNROLL, -1 if REVERSE else 1
-        ):
+        for j in tl.static_range(UNROLL - 1 if REVERSE else 0, -1 if REVERSE else UNROLL, -1 if REVERSE else 1):
             inside = t + j < end
             delta = tl.where(inside, deltas[j].to(tl.float32), 0.0)
             x = tl.where(inside, inputs[j].to(tl.float32), 0.0)
