@@ -28,9 +28,6 @@ class FoldedConvBranch(nn.Module):
         branch: the branch to fold; left as it is.
     """
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(self, branch: nn.Sequential) -> None:
         super().__init__()
         parts: dict[str, Any] = dict(branch.named_children())
@@ -42,11 +39,11 @@ class FoldedConvBranch(nn.Module):
         self.conv1: nn.Module = fuse_conv_bn_eval(parts["conv1"], parts["norm2"])
         self.conv2: nn.Module = fuse_conv_bn_eval(parts["conv2"], parts["norm3"])
         self.conv3: nn.Module = copy.deepcopy(parts["conv3"])
-        self.to(memory_format=torch.channels_last if axes == 4 else torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last if axes == 4 else torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, *spatial) to the same shape."""
-        x = torch.addcmul(self.shift, x, self.scale)
+        x = torch.addcmul(self.shift, x, self.scale)  # type: ignore[arg-type]
         x = F.relu_(self.conv1(x))
         x = F.relu_(self.conv2(x))
         return F.relu_(self.conv3(x))

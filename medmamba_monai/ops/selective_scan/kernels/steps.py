@@ -75,7 +75,7 @@ def channel_offsets(e: tl.tensor, n: tl.tensor, channels: tl.tensor, VECTOR: tl.
     The hints understate how many offsets are contiguous: Triton lays tiles out by how they are loaded, and so
     gives each lane VECTOR neighbouring channels.
     """
-    return tl.max_contiguous(tl.multiple_of(n[:, None] * channels + e[None, :], [1, VECTOR]), [1, VECTOR])
+    return tl.max_contiguous(tl.multiple_of(n[:, None] * channels + e[None, :], [1, VECTOR]), [1, 2 * VECTOR])
 
 
 @triton.jit
@@ -85,4 +85,4 @@ def state_offsets(block: tl.tensor, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr
     States are kept by blocks, padded: a lane reaches all of its own from one address.
     """
     tile = tl.arange(0, BLOCK_N)[:, None] * BLOCK_E + tl.arange(0, BLOCK_E)[None, :]
-    return tl.max_contiguous(tl.multiple_of(block * (BLOCK_N * BLOCK_E) + tile, [1, VECTOR]), [1, VECTOR])
+    return tl.max_contiguous(tl.multiple_of(block * (BLOCK_N * BLOCK_E) + tile, [1, VECTOR]), [1, 2 * VECTOR])
