@@ -20,10 +20,13 @@ ENVIRONMENT_VARIABLE = "MEDMAMBA_SCAN_BACKEND"
 
 # Name -> what it is, in order of preference: the first that can run is taken.
 BACKENDS = {
+    "triton": "Triton kernels for GPUs",
     "cpu": "C kernel with SIMD instructions",
     "portable": "plain PyTorch, any device",
-    "reference": "readable loop, slow; never chosen unless named",
+    "mamba_ssm": "mamba-ssm's CUDA kernel, only when named",
+    "reference": "readable loop, only when named",
 }
+_ONLY_WHEN_NAMED = ("mamba_ssm", "reference")
 
 
 def load(name: str) -> ScanBackend:
@@ -66,6 +69,8 @@ def _warn_portable(device_type: str, reason: str) -> None:
 def _first_usable(device_type: str) -> str:
     reasons: list[str] = []
     for name in BACKENDS:
+        if name in _ONLY_WHEN_NAMED:
+            continue
         reason = unavailable(name, device_type)
         if reason is None:
             if name == "portable" and device_type in ("cpu", "cuda"):

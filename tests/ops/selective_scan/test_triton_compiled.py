@@ -7,6 +7,7 @@ it is launched with, and Triton's compiler and its assembler do the rest. Instru
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import subprocess
@@ -26,7 +27,7 @@ triton = pytest.importorskip("triton", reason="the package triton is not install
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from medmamba_monai.ops.selective_scan.kernels import launch  # noqa: E402
+from medmamba_monai.ops.selective_scan.kernels import fused, launch  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter's kernels cannot be compiled"
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 KERNELS = ("expand_steps", "merge_directions", "scan_forward", "scan_backward", "span_ends", "span_starts")
+FUSED = ("merge_norm_gate", "depthwise_silu", "interleave_add")
 STAGES = {1: (3136, 96, 3), 2: (784, 192, 6), 3: (196, 384, 12), 4: (49, 768, 24)}  # L, E, R
 STATES, DIRECTIONS, LANES = 16, 4, 32
 _TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
@@ -141,6 +143,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, tuple[int, ...]
     recorded: list[tuple[Any, tuple[int, ...], dict[str, Any]]] = []
     for name in KERNELS:
         monkeypatch.setattr(launch, name, Recorder(getattr(launch, name), recorded))
+    for name in FUSED:
+        monkeypatch.setattr(fused, name, Recorder(getattr(fused, name), recorded))
     monkeypatch.setattr(launch, "_dot_precision", lambda device: "tf32x3")  # what it is on NVIDIA's GPUs
     return recorded
 
@@ -211,7 +215,7 @@ def test_forward(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
     assert loop.counts["MUFU"] == arguments["BLOCK_E"] * STATES * arguments["UNROLL"] // LANES
     assert loop.counts["SHFL"] == loop.counts["BAR"] == 0  # a lane has all states of its channel
     assert no_spills(compiled)
-    assert compiled.registers <= 112
+    assert compiled.registers <= 120
     assert per_element(loop, arguments) <= (8.3 if arguments["RAGGED"] else 8.1)
 
 
@@ -221,7 +225,7 @@ def test_forward_for_training(stage: int, dtype: torch.dtype, launches: list[Any
     _, saved = backend.directional_forward(stage_inputs(stage, 64, dtype), True)
     [(compiled, arguments, _)] = builds(launches, "scan_forward")
     assert arguments["SAVE"] and saved.numel() == backend.directional_saved_numel(stage_inputs(stage, 64, dtype))
-    assert no_spills(compiled) and compiled.registers <= 112
+    assert no_spills(compiled) and compiled.registers <= 120
     assert per_element(scan_loop(compiled), arguments) <= 8.8
 
 
@@ -239,8 +243,8 @@ def test_backward(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
     assert no_spills(compiled)
     inner = sorted(compiled.loops, key=lambda loop: loop.size)[:-1]  # the longest holds the two others
     again, reverse = inner
-    assert again.counts["SHFL"] == 0 and per_element(again, arguments) <= 7.0
-    assert per_element(reverse, arguments) <= 27.5
+    assert again.counts["SHFL"] == 0 and per_element(again, arguments) <= 7.3
+    assert per_element(reverse, arguments) <= 28.5
 
 
 @pytest.mark.parametrize("stage", [1, pytest.param(4, marks=slow)])
@@ -274,6 +278,32 @@ def test_unaligned_slices_are_copied(launches: list[Any]) -> None:
     assert arguments["b_strides"] == arguments["c_strides"] == (3136 * 64, 64, 16)
 
 
+@pytest.mark.parametrize(("stage", "dtype"), [(1, torch.bfloat16), pytest.param(4, torch.float32, marks=slow)], ids=str)
+def test_fused_chains(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
+    """Instructions for each number they write; 64 take about as long as reading and writing two floats."""
+    inputs = stage_inputs(stage, 64, dtype)
+    length, channels, _ = STAGES[stage]
+    side = math.isqrt(length)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    gate = empty(64, length, 2 * channels, dtype=dtype)[..., channels:]
+    assert backend.directional_gated(inputs, empty(channels), empty(channels), 1e-5, gate).shape == gate.shape
+    x = empty(64, side, side, 2 * channels, dtype=dtype)
+    fused.convolve(x[..., :channels], empty(channels, 1, 3, 3), empty(channels))
+    fused.interleaved(x, x[..., :channels], x[..., channels:])
+    for name, written in (
+        ("merge_norm_gate", ("BLOCK_P", "BLOCK_E")),
+        ("depthwise_silu", ("BLOCK_P", "BLOCK_E")),
+        ("interleave_add", ("BLOCK",)),
+    ):
+        [(compiled, arguments, _)] = builds(launches, name)
+        numbers = math.prod(arguments[n] for n in written) / (LANES * arguments["num_warps"])
+        assert no_spills(compiled) and compiled.registers <= 168, name
+        assert compiled.instructions.total() / numbers <= (90 if name == "depthwise_silu" else 55), name
+
+
 @pytest.mark.slow
 def test_everything_else_compiles(launches: list[Any]) -> None:
     """Sequences with a first and a last state, offsets of more than 32 bits, odd sizes, backward in spans."""
@@ -287,6 +317,19 @@ def test_everything_else_compiles(launches: list[Any]) -> None:
     )  # fmt: skip
     y, last, saved = backend.sequence_forward(sequence, True)
     backend.sequence_backward(y, last, sequence, saved)
+    single = SequenceInputs(
+        u=empty(2, 3, 9),
+        delta=empty(2, 3, 9),
+        A=empty(3, 4),
+        B=empty(2, 3, 4, 9),
+        C=empty(2, 3, 4, 9),
+        D=None,
+        delta_bias=None,
+        initial_state=None,
+        softplus=False,
+    )  # fmt: skip  a channel to a group, as constant matrices come
+    y, last, saved = backend.sequence_forward(single, True)
+    backend.sequence_backward(y, last, single, saved)
     length, channels = 2**21, 1024
     order = torch.empty(1, length, dtype=torch.int64, device="meta")
     wide = DirectionalInputs(

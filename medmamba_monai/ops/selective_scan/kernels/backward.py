@@ -40,6 +40,59 @@ def _advance(
 
 
 @triton.jit
+def _recompute(
+    state: tl.tensor,
+    A: tl.tensor,
+    deltas: tl.tensor,
+    inputs: tl.tensor,
+    into: tl.tensor,
+    t: tl.tensor,
+    end: tl.tensor,
+    COUNT: tl.constexpr,
+) -> tl.tensor:
+    """COUNT steps from ``state``: their decays, and the part of each state that came from the one before."""
+    decays: tl.tensor = ()
+    kept: tl.tensor = ()
+    for j in tl.static_range(COUNT):
+        delta = tl.where(t + j < end, deltas[j].to(tl.float32), 0.0)  # a step of length zero changes nothing
+        decay = tl.exp2(delta[None, :] * A)
+        decays = decays + (decay,)
+        kept = kept + (decay * state,)
+        if j + 1 < COUNT:
+            entry = delta * inputs[j].to(tl.float32)
+            state = kept[j] + entry[None, :] * into[j].to(tl.float32)[:, None]
+    return decays, kept
+
+
+@triton.jit
+def _step_back(
+    carry: tl.tensor,
+    decay: tl.tensor,
+    kept: tl.tensor,
+    delta: tl.tensor,
+    u: tl.tensor,
+    grad: tl.tensor,
+    B: tl.tensor,
+    C: tl.tensor,
+    A: tl.tensor,
+) -> tl.tensor:
+    """One step back; ``carry`` is the gradient of its state that comes from the steps after it.
+
+    Returns the carry for the step before, and the gradients of the exponents delta * A, of B, of C, of delta * u and,
+    through the exponents alone, of delta.
+    """
+    entry = delta * u
+    state = kept + entry[None, :] * B[:, None]
+    carry += C[:, None] * grad[None, :]
+    dC = tl.sum(state * grad[None, :], 1)
+    dB = tl.sum(carry * entry[None, :], 1)
+    dentry = tl.sum(carry * B[:, None], 0)
+    dexponent = carry * kept
+    ddelta = tl.sum(dexponent * A, 0) * 0.6931471805599453  # A is times log2(e)
+    return carry * decay, dexponent, dB, dC, dentry, ddelta
+
+
+@triton.jit
 def scan_backward(
     grad_ptr: tl.tensor,
     u_ptr: tl.tensor,
@@ -158,32 +211,19 @@ def scan_backward(
             grads = load_vectors(grad_ptr, pixels, grad_strides[1], e, live_e, UNROLL)
             into = load_vectors(b_ptr, pixels, b_strides[1], n, live_n, UNROLL)
             out_of = load_vectors(c_ptr, pixels, c_strides[1], n, live_n, UNROLL)
-            decays: tl.tensor = ()
-            kept: tl.tensor = ()  # the part of each state that came from the one before
-            for j in tl.static_range(UNROLL):
-                delta = tl.where(t + j < end, deltas[j].to(tl.float32), 0.0)
-                decay = tl.exp2(delta[None, :] * A)
-                decays = decays + (decay,)
-                kept = kept + (decay * state,)
-                if j + 1 < UNROLL:
-                    entry = delta * inputs[j].to(tl.float32)
-                    state = kept[j] + entry[None, :] * into[j].to(tl.float32)[:, None]
+            decays, kept = _recompute(state, A, deltas, inputs, into, t, end, UNROLL)
             for j in tl.static_range(UNROLL - 1, -1, -1):
                 inside = t + j < end
                 delta = tl.where(inside, deltas[j].to(tl.float32), 0.0)
                 grad = tl.where(inside, grads[j].to(tl.float32), 0.0)
                 u = inputs[j].to(tl.float32)
                 B = into[j].to(tl.float32)
-                entry = delta * u
-                state = kept[j] + entry[None, :] * B[:, None]
-                carry += out_of[j].to(tl.float32)[:, None] * grad[None, :]
-                dC = tl.sum(state * grad[None, :], 1)
-                dB = tl.sum(carry * entry[None, :], 1)
-                dentry = tl.sum(carry * B[:, None], 0)
-                dexponent = carry * kept[j]  # gradient of the exponent delta * A
-                ddelta = dentry * u + tl.sum(dexponent * A, 0) * 0.6931471805599453
+                C = out_of[j].to(tl.float32)
+                carry, dexponent, dB, dC, dentry, ddelta = _step_back(
+                    carry, decays[j], kept[j], delta, u, grad, B, C, A
+                )
+                ddelta += dentry * u
                 dA += dexponent * delta[None, :]
-                carry *= decays[j]
                 du = dentry * delta
                 if SKIP:
                     du += D * grad

@@ -17,13 +17,13 @@ from .merge import merge_directions
 from .plan import BACKWARD_UNROLL, FORWARD_UNROLL, INTERVAL, Plan, make_plan, power_of_two
 from .spans import span_ends, span_starts
 
-__all__ = ["Gradients", "Problem", "backward", "expand", "forward", "merge"]
+__all__ = ["MAP_OPTIONS", "Gradients", "Problem", "backward", "expand", "forward", "merge", "on"]
 
 _FORWARD_VECTOR = 1  # channels of a lane: sums over states are frequent, so all states of a channel are in one lane
 _BACKWARD_VECTOR = 4  # sums over channels are as frequent: 4 channels and a quarter of the states in a lane
 _WIDE = 2**31  # offsets from here on need 64 bits
 _SCAN_OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
-_MAP_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+MAP_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # of kernels that go over a map once
 
 
 class Problem(NamedTuple):
@@ -59,7 +59,7 @@ class Gradients(NamedTuple):
     initial: Tensor | None  # (batch, K, state)
 
 
-def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Triton launches on the current device, which need not be the tensors'."""
     if device.type == "cuda":
         return torch.cuda.device(device)
@@ -111,11 +111,11 @@ def expand(dt: Tensor, weight: Tensor, bias: Tensor, order: Tensor, dtype: torch
     delta = dt.new_empty(batch, directions, length, channels, dtype=dtype)
     block_t, block_e = 128 if length >= 128 else 64, 64 if channels % 64 == 0 else 32
     blocks = triton.cdiv(length, block_t)
-    with _on(dt.device):
+    with on(dt.device):
         expand_steps[(batch * directions * blocks, triton.cdiv(channels, block_e))](
             dt, weight, bias, order, delta, _row_strides(dt), length, channels, directions, blocks,
             RANK=rank, BLOCK_R=max(16, power_of_two(rank)), BLOCK_T=block_t, BLOCK_E=block_e,
-            PRECISION=_dot_precision(dt.device), **_MAP_OPTIONS,
+            PRECISION=_dot_precision(dt.device), **MAP_OPTIONS,
         )  # fmt: skip
     return delta
 
@@ -126,9 +126,9 @@ def merge(parts: Tensor, dtype: torch.dtype) -> Tensor:
     total = parts.new_empty(batch, length, channels, dtype=dtype)
     numel, block = length * channels, 1024
     blocks = triton.cdiv(numel, block)
-    with _on(parts.device):
+    with on(parts.device):
         merge_directions[(batch * blocks,)](
-            parts, total, numel, blocks, DIRECTIONS=directions, BLOCK=block, **_MAP_OPTIONS
+            parts, total, numel, blocks, DIRECTIONS=directions, BLOCK=block, **MAP_OPTIONS
         )
     return total
 
@@ -161,7 +161,7 @@ def forward(problem: Problem, y: Tensor, save: bool, last: bool) -> tuple[Tensor
     saved = _empty(y, batch * directions * plan.checkpoints * plan.state_numel if save else 0)
     final = _empty(y, batch, directions, plan.state_numel) if last else None
     wide = _wide(problem, y)
-    with _on(y.device):
+    with on(y.device):
         starts = problem.initial
         if plan.spans > 1:
             starts = _spans(problem, plan, problem.u, problem.B, problem.initial, reverse=False)
@@ -199,7 +199,7 @@ def backward(problem: Problem, grad: Tensor, grad_last: Tensor | None, saved: Te
     tile = plan.block_n * plan.block_e
     scratch = _empty(grad, slices * plan.spans * (INTERVAL // BACKWARD_UNROLL) * tile)
     wide = _wide(problem, grad)
-    with _on(grad.device):
+    with on(grad.device):
         ends = grad_last
         if plan.spans > 1:
             ends = _spans(problem, plan, grad, problem.C, grad_last, reverse=True)

@@ -11,7 +11,7 @@ import os
 import triton
 import triton.language as tl
 
-__all__ = ["channel_offsets", "load_vectors", "narrow", "start_of", "state_offsets", "visited_pixels"]
+__all__ = ["channel_offsets", "load_vectors", "narrow", "sigmoid", "start_of", "state_offsets", "visited_pixels"]
 
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
 
@@ -27,6 +27,12 @@ def narrow(x: tl.tensor, pointer: tl.tensor) -> tl.tensor:
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
         x = bits.to(tl.float32, bitcast=True)
     return x.to(pointer.dtype.element_ty)
+
+
+@triton.jit
+def sigmoid(x: tl.tensor) -> tl.tensor:
+    """1 / (1 + exp(-x))."""
+    return 1.0 / (1.0 + tl.exp2(x * -1.4426950408889634))
 
 
 @triton.jit
@@ -72,8 +78,9 @@ def load_vectors(
 def channel_offsets(e: tl.tensor, n: tl.tensor, channels: tl.tensor, VECTOR: tl.constexpr) -> tl.tensor:
     """Offsets (BLOCK_N, BLOCK_E) within (N, E).
 
-    The hints understate how many offsets are contiguous: Triton lays tiles out by how they are loaded, and so
-    gives each lane VECTOR neighbouring channels.
+    Triton lays a tile out by how it is loaded, and the hints decide that: the divisor gives each lane VECTOR
+    neighbouring channels, fewer than it could load at once, and the claim of more contiguous ones than that, true of
+    any row, has neighbouring lanes take neighbouring channels (triton 3.6 chooses the other axis without it).
     """
     return tl.max_contiguous(tl.multiple_of(n[:, None] * channels + e[None, :], [1, VECTOR]), [1, 2 * VECTOR])
 
