@@ -10,6 +10,8 @@ from ..errors import MedMambaError
 
 BENCHMARKS = {
     "scan": "the directional scan by every backend, on the stage shapes of the tiny preset",
+    "network": "whole networks beside MONAI's: inference and training step",
+    "scaling": "time and memory against the number of pixels, with a plot",
     "accuracy": "bundle-trained networks against a linear baseline on real images",
 }
 

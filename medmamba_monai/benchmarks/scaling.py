@@ -1,0 +1,118 @@
+"""Time and memory of a network against the number of pixels, in 2-D and 3-D, with a plot; linear cost has slope 1.
+
+Each size runs in a process of its own, so that its peak memory is its own. Imports networks; matplotlib for the plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import resource
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..networks import create
+from .machine import append_rows, describe
+from .timing import measure
+
+__all__ = ["Point", "add_arguments", "measure_size", "run", "slope"]
+
+_SIDES = {2: (128, 192, 256, 384, 512, 768, 1024), 3: (32, 48, 64, 96, 128)}
+
+
+class Point(NamedTuple):
+    """One size: pixels or voxels, median time in ms, and memory in MB beyond the idle process."""
+
+    spatial_dims: int
+    side: int
+    pixels: int
+    milliseconds: float
+    megabytes: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the benchmark's options."""
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each measurement")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/scaling.csv"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure all sizes, print the slopes, write the table anew and the plot beside it."""
+    points = []
+    context = multiprocessing.get_context("spawn")
+    for spatial_dims, sides in _SIDES.items():
+        for side in sides:
+            with context.Pool(1) as pool:
+                measured = (arguments.preset, spatial_dims, side, arguments.threads, arguments.seconds)
+                points.append(pool.apply(measure_size, measured))
+            print(f"  {spatial_dims}-D, side {side}: {points[-1].milliseconds:.0f} ms, {points[-1].megabytes:.0f} MB")
+    arguments.out.unlink(missing_ok=True)
+    rows = [{"preset": arguments.preset, "threads": arguments.threads, **p._asdict(), **describe()} for p in points]
+    append_rows(arguments.out, rows)
+    large = [p for p in points if p.spatial_dims == 2 and p.side >= 256]
+    print(f"log-log slope of time against pixels, 256 to 1024 squared: {slope(large):.3f}")
+    _plot(points, arguments.preset, arguments.out.with_suffix(".png"))
+
+
+def measure_size(preset: str, spatial_dims: int, side: int, threads: int, seconds: float) -> Point:
+    """Time inference of one image and read the process's peak memory."""
+    torch.set_num_threads(threads)
+    network = create(preset, spatial_dims=spatial_dims, in_channels=1, num_classes=2).eval().optimize_for_inference()
+    image = torch.rand((1, 1) + (side,) * spatial_dims)
+    idle = _peak_megabytes()
+    with torch.inference_mode():
+        timing = measure(lambda: network(image), seconds)
+    return Point(spatial_dims, side, side**spatial_dims, timing.median, _peak_megabytes() - idle)
+
+
+def slope(points: list[Point]) -> float:
+    """Slope of log time against log pixels, by least squares.
+
+    Example:
+        >>> slope([Point(2, 10, 100, 1.0, 0.0), Point(2, 20, 400, 4.0, 0.0)])
+        1.0
+    """
+    pixels = [math.log(p.pixels) for p in points]
+    times = [math.log(p.milliseconds) for p in points]
+    return round(float(np.polyfit(pixels, times, 1)[0]), 6)
+
+
+def _peak_megabytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def _plot(points: list[Point], preset: str, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    for spatial_dims, marker in ((2, "o"), (3, "s")):
+        chosen = [p for p in points if p.spatial_dims == spatial_dims]
+        pixels = [p.pixels for p in chosen]
+        label = f"{spatial_dims}-D"
+        left.loglog(pixels, [p.milliseconds for p in chosen], marker=marker, label=label)
+        right.loglog(pixels, [max(p.megabytes, 1.0) for p in chosen], marker=marker, label=label)
+    flat = [p for p in points if p.spatial_dims == 2]
+    left.loglog(
+        [flat[0].pixels, flat[-1].pixels],
+        [flat[-1].milliseconds * flat[0].pixels / flat[-1].pixels, flat[-1].milliseconds],
+        "k--",
+        linewidth=1,
+        label="slope 1",
+    )
+    left.set(xlabel="pixels or voxels", ylabel="ms an image", title=f"MedMamba {preset}, inference, CPU")
+    right.set(xlabel="pixels or voxels", ylabel="MB beyond the weights", title="Peak memory")
+    left.legend()
+    right.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,31 @@
+"""The network benchmark: every contestant runs, the released flow computes the same, ratios are to DenseNet121."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from medmamba_monai.benchmarks import network
+from medmamba_monai.benchmarks.machine import read_rows
+from medmamba_monai.networks import MedMamba
+
+
+def test_released_flow_computes_the_same() -> None:
+    plain = MedMamba(depths=(1, 1, 1, 1), dims=(8, 16, 32, 64), num_classes=2).eval()
+    slow = MedMamba(depths=(1, 1, 1, 1), dims=(8, 16, 32, 64), num_classes=2).eval()
+    slow.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 3, 40, 36)
+    assert torch.allclose(network.with_released_flow(slow)(image), plain(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_table_has_inference_and_training(tmp_path: Path) -> None:
+    out = tmp_path / "network.csv"
+    network.run(argparse.Namespace(preset="nano", size=64, threads=1, train_batch=2, seconds=0.0, out=out))
+    rows = read_rows(out)
+    assert {row["task"] for row in rows} == {"inference, batch 1", "training step, batch 2"}
+    assert {row["times_densenet121"] for row in rows if row["network"] == "MONAI DenseNet121"} == {"1.000"}
+    assert sum("released flow" in row["network"] for row in rows) == 1
