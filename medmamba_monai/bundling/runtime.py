@@ -178,14 +178,15 @@ def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels
         size: length of each image axis.
         channels: of the images.
     """
+    config = dict(getattr(network, "config", {}))
     return ModelInfo(
         class_names=splits.class_names,
         channels=channels,
         spatial_dims=len(size),
         image_size=list(size),
-        network=dict(getattr(network, "config", {})),
+        network=config,
         preprocessing_digest=config_digest(),
-        extra={"trained_on": splits.fingerprint},
+        extra={"preset": networks.preset_name(config), "trained_on": splits.fingerprint},
     )
 
 

@@ -66,7 +66,7 @@ def create(preset: str, **options: Any) -> MedMamba:
 def preset_name(config: dict[str, Any]) -> str | None:
     """Name of the preset whose depths and dims a network's ``config`` has; None for other sizes."""
     for name, (depths, dims, _) in PRESETS.items():
-        if (tuple(config["depths"]), tuple(config["dims"])) == (depths, dims):
+        if (tuple(config.get("depths", ())), tuple(config.get("dims", ()))) == (depths, dims):
             return name
     return None
 
