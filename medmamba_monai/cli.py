@@ -28,6 +28,9 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("medmamba_monai.demo", "train, evaluate and predict on phantoms or on your own images"),
     "doctor": Verb("medmamba_monai.doctor", "versions, devices and scan backends, and why one cannot run"),
+    "data": Verb(
+        "medmamba_monai.data.command", "check a data set: unreadable files, duplicates, patients in two splits"
+    ),
     "bundle": Verb("medmamba_monai.bundling.command", "build the bundles from configs/, or check that they are built"),
 }
 """Every verb by name."""

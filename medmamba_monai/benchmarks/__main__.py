@@ -12,6 +12,7 @@ BENCHMARKS = {
     "scan": "the directional scan by every backend, on the stage shapes of the tiny preset",
     "network": "whole networks beside MONAI's: inference and training step",
     "scaling": "time and memory against the number of pixels, with a plot",
+    "data_check": "images a second that the check of a data set reads on one core",
     "accuracy": "bundle-trained networks against a linear baseline on real images",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -131,21 +130,3 @@ def test_known_copies_in_the_real_packs(shared: Path) -> None:
         frozenset(("moderate/Patient299_L.jpg", "severe/Patient300_L.jpg")),
         frozenset(("moderate/Patient299_R.jpg", "severe/Patient300_R.jpg")),
     }
-
-
-@pytest.mark.slow
-def test_speed_on_one_core(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for label in "ab":
-        (tmp_path / "set" / label).mkdir(parents=True)
-        for index in range(150):
-            small = Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8))
-            picture = np.asarray(small.resize((224, 224), Image.Resampling.BICUBIC)).astype(int)
-            picture = np.clip(picture + rng.integers(-2, 3, picture.shape), 0, 255).astype(np.uint8)
-            Image.fromarray(picture).save(tmp_path / "set" / label / f"{index}.png")
-    rates = []
-    for _ in range(3):
-        begin = time.process_time()
-        report = check_datalist(tmp_path / "set", progress=False)
-        rates.append(report.images / (time.process_time() - begin))
-    assert max(rates) >= 300
