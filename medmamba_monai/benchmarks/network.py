@@ -22,7 +22,7 @@ from ..ops.selective_scan.contract import DirectionalInputs
 from . import released_flow
 from .machine import append_rows, describe
 from .scan import check_parity
-from .timing import Timing, measure
+from .timing import Timing, measure_together
 
 __all__ = ["add_arguments", "contestants", "run", "with_released_flow"]
 
@@ -50,15 +50,15 @@ def run(arguments: argparse.Namespace) -> None:
     image = torch.rand(1, 3, arguments.size, arguments.size)
     batch = torch.rand(arguments.train_batch, 3, arguments.size, arguments.size)
     inference = {
-        name: measure(partial(_infer, network.eval(), image), arguments.seconds)
+        name: partial(_infer, network.eval(), image)
         for name, network in contestants(arguments.preset, arguments.size, inference=True).items()
     }
-    _report(arguments, "inference, batch 1", inference)
+    _report(arguments, "inference, batch 1", measure_together(inference, arguments.seconds))
     training = {
-        name: measure(_training_step(network.train(), batch), arguments.seconds, least=2)
+        name: _training_step(network.train(), batch)
         for name, network in contestants(arguments.preset, arguments.size, inference=False).items()
     }
-    _report(arguments, f"training step, batch {arguments.train_batch}", training)
+    _report(arguments, f"training step, batch {arguments.train_batch}", measure_together(training, arguments.seconds))
     torch.set_num_threads(before)
 
 

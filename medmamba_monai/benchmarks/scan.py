@@ -19,7 +19,7 @@ from ..ops.selective_scan import dispatch, reference
 from ..ops.selective_scan.contract import DirectionalInputs
 from . import released_flow
 from .machine import append_rows, describe
-from .timing import Timing, measure
+from .timing import Timing, measure_together
 
 __all__ = ["STAGES", "add_arguments", "check_parity", "problem", "run"]
 
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
         totals: dict[str, float] = {}
         for stage, (side, channels, rank) in enumerate(STAGES, start=1):
             inputs = problem(side, channels, rank, arguments.batch)
-            timings = {name: measure(call, arguments.seconds) for name, call in _contestants(usable, inputs).items()}
+            timings = measure_together(_contestants(usable, inputs), arguments.seconds)
             append_rows(arguments.out, _rows(stage, side, channels, threads, arguments.batch, timings))
             for name, timing in timings.items():
                 totals[name] = totals.get(name, 0.0) + timing.median

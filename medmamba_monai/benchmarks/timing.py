@@ -1,15 +1,15 @@
-"""Median and spread of a function's time. Imports torch."""
+"""Median and spread of the times of several functions, called in turn so that a busy machine slows all alike."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 
-__all__ = ["Timing", "measure"]
+__all__ = ["Timing", "measure", "measure_together"]
 
 
 class Timing(NamedTuple):
@@ -21,16 +21,39 @@ class Timing(NamedTuple):
     calls: int
 
 
-def measure(function: Callable[[], object], seconds: float = 1.0, least: int = 3) -> Timing:
-    """Call a function for about ``seconds``, at least ``least`` times after one call that is not counted."""
-    function()
-    times: list[float] = []
+def measure_together(
+    functions: Mapping[str, Callable[[], object]], seconds: float = 1.0, least: int = 3
+) -> dict[str, Timing]:
+    """Call functions in turn for about ``seconds`` each, at least ``least`` rounds after one that is not counted.
+
+    A function that takes longer than its share is called only as often as it must be.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        _timed(function)
     began = time.perf_counter()
-    while len(times) < least or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
+    while time.perf_counter() - began < seconds * len(functions) or min(map(len, times.values())) < least:
+        for name, function in functions.items():
+            if len(times[name]) < least or sum(times[name]) < 1e3 * seconds:
+                times[name].append(_timed(function))
+        if all(len(t) >= least and sum(t) >= 1e3 * seconds for t in times.values()):
+            break
+    return {name: _summary(values) for name, values in times.items()}
+
+
+def measure(function: Callable[[], object], seconds: float = 1.0, least: int = 3) -> Timing:
+    """Time one function; see :func:`measure_together`."""
+    return measure_together({"it": function}, seconds, least)["it"]
+
+
+def _timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _summary(times: list[float]) -> Timing:
     low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
     return Timing(median, low, high, len(times))
