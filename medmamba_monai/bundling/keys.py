@@ -79,7 +79,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "size": ("a whole number of at least 32, or a list of such", _is_size),
     "names?": ("null or a list of two or more names", _optional(_is_names)),
     "color": _one_of("grey", "rgb"),
-    "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1"),
+    "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
     "split": _one_of("test", "validation", "training"),
     "any": ("anything", lambda value: True),
 }

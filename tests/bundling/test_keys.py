@@ -22,7 +22,7 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "size": ([32, 224, [64, 96], (32,)], [31, [64, 0], [], [32] * 4, "64", 64.0, True]),
     "names?": ([None, ["a", "b"]], [["a"], "ab", ["a", 1]]),
     "color": (["grey", "rgb"], ["gray", "RGB", None]),
-    "metric": (["auc", "balanced_accuracy"], ["AUC", "loss"]),
+    "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kappa"]),
     "split": (["test", "validation"], ["val", None]),
     "any": ([None, {}, 3], []),
 }
