@@ -53,6 +53,14 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(name, str) for name in value)
 
 
+def _is_window(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value)) and value[1] > 0
+
+
+def _is_frame(value: Any) -> bool:
+    return value == "middle" or _is_whole(value, 0)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -79,7 +87,9 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "size": ("a whole number of at least 32, or a list of such", _is_size),
     "names?": ("null or a list of two or more names", _optional(_is_names)),
     "color": _one_of("grey", "rgb"),
-    "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1"),
+    "window?": ("null or a list of a centre and a width above 0", _optional(_is_window)),
+    "frame?": ("null, middle or a whole number of at least 0", _optional(_is_frame)),
+    "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
     "split": _one_of("test", "validation", "training"),
     "any": ("anything", lambda value: True),
 }
@@ -129,6 +139,12 @@ KEYS = (
     Key("image_size", "size", "height and width in pixels: one number, or [height, width]"),
     Key("spatial_dims", "count", "2 for pictures, 3 for volumes"),
     Key("color", "color", "grey (one channel) or rgb (three); files of the other kind are converted"),
+    Key(
+        "window",
+        "window?",
+        "[centre, width] of the grey values of DICOM and NIfTI files, HU for CT; null: the file's own window",
+    ),
+    Key("frame", "frame?", "frame or slice to read from files that hold several: a number from 0, or middle"),
     Key("batch_size", "count", "images a step, for each process"),
     Key("epochs", "count", "passes over the training part"),
     Key("learning_rate", "rate", "AdamW's highest learning rate, reached after the warm-up"),

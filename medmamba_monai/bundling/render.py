@@ -159,6 +159,8 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
     metadata, train = merged["metadata"], merged["train"]
     known = [key for key in KEYS if any(key.name in merged[section] for section in (*STANDALONE, *PATCHES))]
     rows = [f"| `{key.name}` | {key.meaning} |" for key in known]
+    # what a card need not say where the bundle trains as most do
+    usual = {"loss": "cross-entropy with label smoothing"}
     card = {k: "\n".join(v) if isinstance(v, list) else str(v) for k, v in overlay["card"].items()}
     facts = {
         "name": name,
@@ -172,12 +174,14 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
         "batch_size": str(train["batch_size"]),
         "learning_rate": str(train["learning_rate"]),
         "preset": str(train["preset"]),
+        "class_weights": ", classes weighted by inverse frequency" if train["class_weights"] else "",
+        "key_metric": train["key_metric"].replace("_", " "),
         "monai_version": metadata["monai_version"],
         "pytorch_version": metadata["pytorch_version"],
         "references": "\n".join(f"- {reference}" for reference in metadata["references"]),
         "keys": "\n".join(["| key | meaning |", "|---|---|", *rows]),
     }
-    return {**card, **facts}
+    return {**usual, **card, **facts}
 
 
 def _filled(template: str, fields: dict[str, str], template_file: Path, overlay_file: Path) -> str:

@@ -13,6 +13,7 @@ from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
 from medmamba_monai.data.report import CheckReport
 from medmamba_monai.data.splits import assign_splits
+from medmamba_monai.data.stain import RandStainJitterd
 from medmamba_monai.data.storage import preprocessing_digest
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Datalist",
     "MedMambaImageReader",
     "MedicalImage",
+    "RandStainJitterd",
     "ReadImaged",
     "Record",
     "assign_splits",

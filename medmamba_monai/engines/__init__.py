@@ -7,6 +7,7 @@ from medmamba_monai.engines.balance import class_weights, evaluation_sampler, tr
 from medmamba_monai.engines.compare import better_metric
 from medmamba_monai.engines.numerics import NumericsError
 from medmamba_monai.engines.optim import parameter_groups
+from medmamba_monai.engines.ordinal import OrdinalLoss
 from medmamba_monai.engines.precision import amp_supported, autocast
 from medmamba_monai.engines.schedule import warmup_cosine
 from medmamba_monai.engines.seed import loader_generator, seed_everything
@@ -15,6 +16,7 @@ from medmamba_monai.engines.step import EvaluationStep, TrainingStep
 __all__ = [
     "EvaluationStep",
     "NumericsError",
+    "OrdinalLoss",
     "TrainingStep",
     "amp_supported",
     "autocast",

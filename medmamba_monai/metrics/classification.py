@@ -17,7 +17,7 @@ from medmamba_monai.errors import DataError
 
 __all__ = ["SCORE_NAMES", "classification_report", "confusion_matrix", "score"]
 
-SCORE_NAMES = ("accuracy", "balanced_accuracy", "auc", "f1", "sensitivity", "specificity")
+SCORE_NAMES = ("accuracy", "balanced_accuracy", "auc", "f1", "sensitivity", "specificity", "quadratic_kappa")
 
 Values = npt.NDArray[np.float64]
 
@@ -43,8 +43,10 @@ def classification_report(labels: Sequence[int], probabilities: Any, class_names
 
     Returns:
         n, class_names, accuracy, balanced_accuracy (mean sensitivity), auc (one against the rest, macro
-        mean), f1, sensitivity and specificity (macro means), per_class (name → support, auc, f1, sensitivity,
-        specificity), confusion_matrix (row = true class), undefined (metric → reason).
+        mean), f1, sensitivity and specificity (macro means), quadratic_kappa (agreement beyond chance, errors
+        weighted by the square of the distance between class numbers: of use where the classes are grades in
+        the order of ``class_names``), per_class (name → support, auc, f1, sensitivity, specificity),
+        confusion_matrix (row = true class), undefined (metric → reason).
 
     Raises:
         DataError: no samples, shapes that do not fit, labels outside the classes, probabilities that are not
@@ -71,12 +73,16 @@ def classification_report(labels: Sequence[int], probabilities: Any, class_names
             undefined[metric] = f"undefined for: {', '.join(lacking)}"
     if "sensitivity" in undefined:
         undefined["balanced_accuracy"] = undefined["sensitivity"]
+    kappa = _quadratic_kappa(truth, scores)
+    if kappa is None:
+        undefined["quadratic_kappa"] = "one class only, in the labels and in the predictions"
     return {
         "n": len(truth),
         "class_names": list(class_names),
         "accuracy": float(np.trace(counts) / counts.sum()),
         "balanced_accuracy": means["sensitivity"],
         **means,
+        "quadratic_kappa": kappa,
         "per_class": per_class,
         "confusion_matrix": counts.tolist(),
         "undefined": undefined,
@@ -113,6 +119,17 @@ def _checked(labels: Sequence[int], probabilities: Any, classes: int) -> tuple[n
     if not np.isfinite(scores).all():
         raise DataError(f"probabilities of sample {int(np.argmin(np.isfinite(scores).all(axis=1)))} are not finite")
     return truth, scores
+
+
+def _quadratic_kappa(truth: npt.NDArray[np.int64], scores: Values) -> float | None:
+    """Cohen's kappa with quadratic weights; None where it would divide by zero."""
+    from sklearn.metrics import cohen_kappa_score
+
+    predicted = scores.argmax(axis=1)
+    if len({*truth.tolist(), *predicted.tolist()}) == 1:
+        return None
+    classes = list(range(scores.shape[1]))
+    return float(cohen_kappa_score(truth, predicted, labels=classes, weights="quadratic"))
 
 
 def _one_class(

@@ -45,7 +45,7 @@ class ValidationScore(Metric):
     """A metric of ``classification_report`` as an Ignite metric: a Python float, NaN where undefined.
 
     Args:
-        name: accuracy, balanced_accuracy, auc, f1, sensitivity or specificity.
+        name: accuracy, balanced_accuracy, auc, f1, sensitivity, specificity or quadratic_kappa.
         softmax: predictions are logits.
         output_transform: gives (predictions (B, C), labels (B)) from the engine's output.
 

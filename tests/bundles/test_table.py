@@ -23,16 +23,46 @@ class Row(NamedTuple):
     channels: int
     classes: int
     flips: set[int]
+    degrees: int  # the largest rotation in training
+    weighted: bool = False
+    key_metric: str = "balanced_accuracy"
+    window: list[float] | None = None
+    quick: bool = False  # checks that hardly depend on the modality are made in every run, not only in slow ones
 
 
 TABLE = [
-    Row("blood_microscopy_classification", channels=3, classes=8, flips={0, 1}),
-    Row("breast_ultrasound_classification", channels=1, classes=3, flips={1}),
-    Row("chest_xray_classification", channels=1, classes=2, flips={1}),
+    Row("abdominal_ct_classification", channels=1, classes=11, flips=set(), degrees=10, window=[40, 400]),
+    Row("blood_microscopy_classification", channels=3, classes=8, flips={0, 1}, degrees=180, quick=True),
+    Row("breast_ultrasound_classification", channels=1, classes=3, flips={1}, degrees=10, quick=True),
+    Row("chest_xray_classification", channels=1, classes=2, flips={1}, degrees=10, quick=True),
+    Row("colon_histopathology_classification", channels=3, classes=9, flips={0, 1}, degrees=180),
+    Row("ear_otoscopy_classification", channels=3, classes=4, flips={1}, degrees=30),
+    Row("gi_endoscopy_classification", channels=3, classes=8, flips={0, 1}, degrees=180),
+    Row(
+        "retinal_fundus_classification",
+        channels=3,
+        classes=5,
+        flips={0, 1},
+        degrees=180,
+        key_metric="quadratic_kappa",
+    ),
+    Row("retinal_oct_classification", channels=1, classes=4, flips={1}, degrees=5, weighted=True),
+    Row("skin_dermatoscopy_classification", channels=3, classes=7, flips={0, 1}, degrees=180, weighted=True),
+    Row("skin_photo_classification", channels=3, classes=6, flips={0, 1}, degrees=180, weighted=True),
 ]
 
 
-@pytest.fixture(scope="module", params=TABLE, ids=lambda row: row.name)
+def _rows(slow: bool) -> Any:
+    """Run a test for every row; where ``slow``, rows that are not quick are left to the slow run."""
+    marks = [[pytest.mark.slow] if slow and not row.quick else [] for row in TABLE]
+    params = [pytest.param(row, id=row.name, marks=mark) for row, mark in zip(TABLE, marks, strict=True)]
+    return pytest.mark.parametrize("row", params, indirect=True, scope="module")
+
+
+every_row, thorough = _rows(slow=False), _rows(slow=True)
+
+
+@pytest.fixture(scope="module")
 def row(request: pytest.FixtureRequest) -> Row:
     result: Row = request.param
     return result
@@ -40,9 +70,9 @@ def row(request: pytest.FixtureRequest) -> Row:
 
 @pytest.fixture(scope="module")
 def trained(row: Row, tmp_path_factory: pytest.TempPathFactory) -> BundleCopy:
-    """The bundle of a row after one epoch and an evaluation, with MLflow on."""
+    """The bundle of a row after one epoch and an evaluation."""
     bundle = copy_bundle(row.name, tmp_path_factory.mktemp(row.name))
-    bundle.run("train", mlflow=True)
+    bundle.run("train")
     bundle.run("evaluate")
     return bundle
 
@@ -56,6 +86,7 @@ def test_the_table_has_a_row_a_bundle() -> None:
     assert [row.name for row in TABLE] == sorted(path.name for path in (REPOSITORY / "bundles").iterdir())
 
 
+@every_row
 def test_training_leaves_weights_and_what_they_need(trained: BundleCopy, row: Row) -> None:
     state = torch.load(trained.root / "models" / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
@@ -69,6 +100,7 @@ def test_training_leaves_weights_and_what_they_need(trained: BundleCopy, row: Ro
     assert config["epochs"] == 1
 
 
+@thorough
 def test_the_split_is_written_once_and_never_into_the_data(trained: BundleCopy, row: Row) -> None:
     datalist = json.loads((trained.root / "eval" / "datalist.json").read_text())
     parts = [{item["image"] for item in datalist[part]} for part in ("training", "validation", "test")]
@@ -76,19 +108,22 @@ def test_the_split_is_written_once_and_never_into_the_data(trained: BundleCopy, 
     assert {path.suffix for path in trained.data.rglob("*") if path.is_file()} == {".png"}
 
 
-def test_mlflow_has_one_finished_run(trained: BundleCopy, row: Row) -> None:
+@thorough
+def test_mlflow_has_one_finished_run(trained: BundleCopy, row: Row, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{trained.root / 'eval' / 'mlruns.db'}")
+    trained.run("train", mlflow=True, output_dir=str(tmp_path), ckpt_dir=str(tmp_path / "models"))
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns.db'}")
     experiment = client.get_experiment_by_name(row.name)
     (run,) = [r for r in client.search_runs([experiment.experiment_id]) if "train_loss" in r.data.metrics]
     assert run.info.status == "FINISHED"
     assert run.data.params["learning_rate"] == "0.001"
-    assert "val_balanced_accuracy" in run.data.metrics
+    assert {"val_balanced_accuracy", f"val_{row.key_metric}"} <= set(run.data.metrics)
 
 
+@every_row
 def test_evaluation_agrees_with_scikit_learn(trained: BundleCopy, row: Row) -> None:
-    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
     rows = read_csv(trained.root / "eval" / "predictions.csv")
     datalist = json.loads((trained.root / "eval" / "datalist.json").read_text())
@@ -97,8 +132,13 @@ def test_evaluation_agrees_with_scikit_learn(trained: BundleCopy, row: Row) -> N
     expected = balanced_accuracy_score([r["label"] for r in rows], [r["prediction"] for r in rows])
     assert metrics["balanced_accuracy"] == pytest.approx(expected)
     assert metrics["n"] == len(rows)
+    numbers = {name: number for number, name in enumerate(metrics["class_names"])}
+    truth, predicted = ([numbers[r[column]] for r in rows] for column in ("label", "prediction"))
+    expected = cohen_kappa_score(truth, predicted, labels=list(numbers.values()), weights="quadratic")
+    assert metrics["quadratic_kappa"] == pytest.approx(expected)
 
 
+@every_row
 def test_inference_predicts_what_evaluation_predicted(trained: BundleCopy, tmp_path: Path) -> None:
     names = json.loads((trained.root / "models" / "model.json").read_text())["class_names"]
     trained.run("inference", output_dir=str(tmp_path), batch_size=3)
@@ -113,6 +153,7 @@ def test_inference_predicts_what_evaluation_predicted(trained: BundleCopy, tmp_p
         assert predicted["prediction"] == evaluated["prediction"]
 
 
+@thorough
 def test_validation_and_inference_see_the_same_tensors(trained: BundleCopy, row: Row) -> None:
     flow, inference = trained.workflow("train"), trained.workflow("inference")
     flow.initialize()
@@ -125,10 +166,13 @@ def test_validation_and_inference_see_the_same_tensors(trained: BundleCopy, row:
         assert torch.equal(item["image"], by_file[item["file"]])
 
 
-def test_augmentation_flips_only_where_the_modality_allows(trained: BundleCopy, row: Row) -> None:
+@every_row
+def test_augmentation_flips_and_turns_only_as_the_modality_allows(trained: BundleCopy, row: Row) -> None:
     flow = trained.workflow("train")
     transforms = flow.parser["train"]["random_transforms"]
     assert {t["spatial_axis"] for t in transforms if t["_target_"].endswith("RandFlipd")} == row.flips
+    turns = [t["rotate_range"] for t in transforms if "rotate_range" in t]
+    assert max(np.degrees(turns)) == pytest.approx(row.degrees, abs=2)
     flow.initialize()
     first, again = flow.train_dataset[0]["image"], flow.train_dataset[0]["image"]
     assert not torch.equal(first, again), "training images are not augmented"
@@ -136,6 +180,20 @@ def test_augmentation_flips_only_where_the_modality_allows(trained: BundleCopy, 
     assert pickle.dumps(flow.train_dataset), "loader processes could not be started where they are not forked"
 
 
+@every_row
+def test_the_recipe_is_that_of_the_modality(trained: BundleCopy, row: Row) -> None:
+    flow = trained.workflow("train")
+    assert flow.parser["class_weights"] is row.weighted
+    flow.initialize()
+    assert flow.evaluator.state.key_metric_name == f"val_{row.key_metric}"
+    loss = flow.parser.get_parsed_content("loss")
+    assert type(loss).__name__ == ("OrdinalLoss" if row.key_metric == "quadratic_kappa" else "CrossEntropyLoss")
+    assert (loss.weight is not None) is row.weighted
+    for mode in ("train", "inference"):
+        assert trained.workflow(mode).parser["window"] == row.window
+
+
+@thorough
 @pytest.mark.parametrize("mode", ["train", "evaluate", "inference"])
 def test_monai_finds_every_property(trained: BundleCopy, mode: str) -> None:
     flow = trained.workflow(mode)
@@ -143,6 +201,7 @@ def test_monai_finds_every_property(trained: BundleCopy, mode: str) -> None:
     assert flow.check_properties() == []
 
 
+@thorough
 def test_the_metadata_fits_the_schema_of_the_zoo(trained: BundleCopy, tmp_path: Path) -> None:
     from monai.bundle import verify_metadata
 
@@ -155,6 +214,7 @@ def test_the_metadata_fits_the_schema_of_the_zoo(trained: BundleCopy, tmp_path: 
         verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=schema)
 
 
+@every_row
 def test_the_metadata_names_versions_that_exist(trained: BundleCopy, row: Row) -> None:
     import medmamba_monai
 
@@ -163,6 +223,7 @@ def test_the_metadata_names_versions_that_exist(trained: BundleCopy, row: Row) -
     assert trained.metadata["required_packages_version"]["medmamba_monai"] == medmamba_monai.__version__
 
 
+@thorough
 def test_the_network_is_what_the_metadata_says(trained: BundleCopy) -> None:
     from monai.bundle import verify_net_in_out
 
@@ -177,6 +238,7 @@ def test_the_network_is_what_the_metadata_says(trained: BundleCopy) -> None:
         verify_net_in_out("network_def", **where, **{"_meta_#network_data_format#outputs#pred#num_channels": 99})
 
 
+@thorough
 def test_torchscript_export_and_load_give_the_trained_network(trained: BundleCopy, row: Row, tmp_path: Path) -> None:
     from monai.bundle import ckpt_export, load
 
@@ -201,6 +263,7 @@ def test_torchscript_export_and_load_give_the_trained_network(trained: BundleCop
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
 
 
+@thorough
 def test_load_replaces_the_head(trained: BundleCopy, row: Row) -> None:
     from monai.bundle import load
 

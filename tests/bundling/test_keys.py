@@ -21,8 +21,10 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "share": ([0, 0.5, 1], [1.1, -0.1, "1"]),
     "size": ([32, 224, [64, 96], (32,)], [31, [64, 0], [], [32] * 4, "64", 64.0, True]),
     "names?": ([None, ["a", "b"]], [["a"], "ab", ["a", 1]]),
+    "window?": ([None, [40, 400], (-600.0, 1500)], [[40, 0], [40], 40, ["40", "400"], [40, float("nan")]]),
+    "frame?": ([None, "middle", 0, 17], [-1, "first", 1.5, True]),
     "color": (["grey", "rgb"], ["gray", "RGB", None]),
-    "metric": (["auc", "balanced_accuracy"], ["AUC", "loss"]),
+    "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kappa"]),
     "split": (["test", "validation"], ["val", None]),
     "any": ([None, {}, 3], []),
 }
@@ -55,6 +57,9 @@ def test_a_kind_takes_the_good_and_refuses_the_bad(kind: str) -> None:
         ("names?", ("a", "b"), ["a", "b"]),
         ("size", (64, 96), [64, 96]),
         ("count", "5", "5"),
+        ("window?", (40, 400), [40, 400]),
+        ("window?", "null", None),
+        ("frame?", "none", None),
     ],
 )
 def test_command_line_spellings(kind: str, given: Any, expected: Any) -> None:

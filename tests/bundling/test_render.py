@@ -82,6 +82,16 @@ def test_an_overlay_changes_every_config_through_common(clone: Path) -> None:
         assert json.loads(files[f"configs/{config}.json"])["preprocessing"]["transforms"][1]["mode"] == "area"
 
 
+def test_the_card_tells_the_loss_the_weights_and_the_metric(clone: Path) -> None:
+    overlay = clone / "configs" / "modalities" / "chest_xray.json"
+    assert "Loss: cross-entropy with label smoothing. The weights" in render(clone)[1]["docs/README.md"]
+    edit(overlay, lambda o: o["train"].update(class_weights=True, key_metric="quadratic_kappa"))
+    edit(overlay, lambda o: o["card"].update(loss="another"))
+    card = render(clone)[1]["docs/README.md"]
+    assert "Loss: another, classes weighted by inverse frequency. The weights" in card
+    assert "best validation quadratic kappa" in card
+
+
 def test_a_template_needs_its_fields_and_no_stray_dollar(clone: Path) -> None:
     template = clone / "configs" / "base" / "data_license.txt"
     template.write_text("costs 5$ a file")

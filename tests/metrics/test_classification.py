@@ -34,6 +34,7 @@ def test_equals_scikit_learn(classes: int, levels: int | None) -> None:
     assert report["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
     assert report["f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
     assert report["sensitivity"] == pytest.approx(sk.recall_score(labels, predicted, average="macro"))
+    assert report["quadratic_kappa"] == pytest.approx(sk.cohen_kappa_score(labels, predicted, weights="quadratic"))
     auc = (
         sk.roc_auc_score(labels, probabilities[:, 1])
         if classes == 2
@@ -64,6 +65,28 @@ def test_a_planted_error_is_seen() -> None:
         assert abs(right[name] - wrong[name]) > 0.05, name
 
 
+def test_quadratic_kappa_weighs_an_error_by_the_square_of_its_distance() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    near, far = labels.copy(), labels.copy()
+    near[1], far[1] = 1, 3
+    observed = np.eye(4)
+    # by hand: 1 - sum(w * observed) / sum(w * expected), w the squared distance of the class numbers
+    for predicted in (near, far):
+        disagreement = float(((labels - predicted) ** 2).mean())
+        expected = float(((labels[:, None] - predicted[None]) ** 2).mean())
+        report = classification_report(labels, observed[predicted], "abcd")
+        assert report["quadratic_kappa"] == pytest.approx(1 - disagreement / expected)
+    scores = [score("quadratic_kappa", labels, observed[predicted]) for predicted in (labels, near, far)]
+    assert scores[0] == 1.0 > scores[1] > scores[2]
+
+
+def test_quadratic_kappa_keeps_the_distances_of_classes_that_do_not_occur() -> None:
+    labels, predicted = [0, 3, 3, 4], [0, 3, 4, 3]
+    expected = sk.cohen_kappa_score(labels, predicted, labels=[0, 1, 2, 3, 4], weights="quadratic")
+    assert score("quadratic_kappa", labels, np.eye(5)[predicted]) == pytest.approx(expected)
+    assert sk.cohen_kappa_score(labels, predicted, weights="quadratic") != pytest.approx(expected)
+
+
 def test_an_absent_class() -> None:
     labels, probabilities = sample(3)
     kept = labels != 1
@@ -87,6 +110,8 @@ def test_one_class_only() -> None:
     assert report["undefined"]["a.specificity"] == "no samples of another class"
     assert report["undefined"]["b.f1"] == "no samples of this class"
     assert report["f1"] is None
+    assert report["quadratic_kappa"] is None
+    assert "one class only" in report["undefined"]["quadratic_kappa"]
 
 
 @pytest.mark.parametrize("name", SCORE_NAMES)
