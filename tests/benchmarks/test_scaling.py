@@ -24,4 +24,5 @@ def test_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     rows = read_rows(out)
     assert [(row["spatial_dims"], row["side"]) for row in rows] == [("2", "256"), ("2", "288"), ("3", "32")]
     assert all(float(row["milliseconds"]) > 0 for row in rows)
+    assert all(float(row["megabytes"]) > 1 for row in rows)
     assert (tmp_path / "scaling.png").stat().st_size > 5000
