@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,25 +18,13 @@ from safetensors.torch import save_file
 
 from medmamba_monai.errors import CheckpointError
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder, first_nonfinite, read_payload
+from tests import children
 
 NAME = "checkpoint.pt"
 
 
 def payload(number: int, size: int = 1000) -> dict[str, Any]:
     return {"weight": torch.full((size,), float(number)), "number": number}
-
-
-def child(work: Callable[[], Any]) -> int:
-    """Start a forked process; returns its id."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
 
 
 def is_consistent(folder: CheckpointFolder) -> int:
@@ -86,7 +73,7 @@ def test_killed_at_every_call_something_can_be_loaded(tmp_path: Path, monkeypatc
                 setattr(owner, name, deadly(getattr(owner, name)))
             folder.save(NAME, payload(2), {}, keep_previous=True)
 
-        status = os.waitstatus_to_exitcode(os.waitpid(child(save_and_die), 0)[1])
+        status = children.run(save_and_die)
         outcomes.append(is_consistent(folder))
         folder.load("checkpoint_previous.pt")
         folder.save(NAME, payload(3), {}, keep_previous=True)
@@ -104,22 +91,20 @@ def test_kill_9_at_random_moments(tmp_path: Path) -> None:
     folder.save(NAME, payload(0, 200_000), {}, keep_previous=True)
     generator = random.Random(0)
 
-    def save_for_ever() -> None:
+    def save_for_ever(tell: Callable[[], object]) -> None:
         number = is_consistent(folder)
         while True:
             number += 1
             folder.save(NAME, payload(number, 200_000), {}, keep_previous=True)
+            tell()
 
     reached = [0]
     for _ in range(12):
-        pid = child(save_for_ever)
-        time.sleep(0.02 + 0.05 * generator.random())
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        children.kill_at_work(save_for_ever, 0.05 * generator.random())
         reached.append(is_consistent(folder))
         folder.load("checkpoint_previous.pt")
     assert reached == sorted(reached)
-    assert reached[-1] > 0
+    assert reached[-1] >= 12
 
 
 def test_plain_torch_save_does_not_survive_that(tmp_path: Path) -> None:
@@ -127,20 +112,19 @@ def test_plain_torch_save_does_not_survive_that(tmp_path: Path) -> None:
     path = tmp_path / NAME
     torch.save(payload(0, 2_000_000), path)
 
-    def save_for_ever() -> None:
+    def save_for_ever(tell: Callable[[], object]) -> None:
         while True:
             torch.save(payload(1, 2_000_000), path)
+            tell()
 
     broken = 0
-    for moment in range(10):
-        pid = child(save_for_ever)
-        time.sleep(0.02 + 0.003 * moment)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    for moment in range(100):
+        children.kill_at_work(save_for_ever, 0.001 * moment)
         try:
             torch.load(path, weights_only=True)
         except (RuntimeError, EOFError):
             broken += 1
+            break
     assert broken > 0
 
 

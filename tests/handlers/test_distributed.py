@@ -6,10 +6,9 @@ import csv
 import json
 import os
 import signal
-import time
-import traceback
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,44 +45,19 @@ from medmamba_monai.handlers import (
 )
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
 from medmamba_monai.metrics import ValidationScore, classification_report
-
-LIMIT = 90  # seconds until a hang is a failure
+from tests import children
 
 
 def on_two_ranks(tmp_path: Path, work: Callable[[int], None]) -> list[int]:
-    """Forks two processes that form a group; returns their exit codes."""
+    """Two processes that form a group; returns their exit codes."""
     meeting = tmp_path / f"meeting_{uuid.uuid4().hex}"
-    children = []
-    for rank in range(2):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank))
-                torch.set_num_threads(1)
-                dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-                work(rank)
-                code = 0
-            except SystemExit as error:
-                code = int(error.code or 0)
-            except BaseException:  # noqa: BLE001 (a child reports everything and never runs the parent's tests)
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(pid)
-    return [wait_for(pid) for pid in children]
 
+    def rank(number: int) -> None:
+        os.environ.update(RANK=str(number), WORLD_SIZE="2", LOCAL_RANK=str(number))
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=2)
+        work(number)
 
-def wait_for(pid: int) -> int:
-    end = time.monotonic() + LIMIT
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise AssertionError("a process hangs")
+    return [children.wait(pid) for pid in [children.start(partial(rank, number)) for number in range(2)]]
 
 
 def items(count: int) -> list[dict[str, Any]]:

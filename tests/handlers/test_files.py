@@ -22,19 +22,7 @@ from medmamba_monai.handlers.files import (
     write_atomic,
     write_json,
 )
-
-
-def in_child(work: Callable[[], Any]) -> int:
-    """Run in a forked process; returns its exit status, negative for a signal."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+from tests import children
 
 
 def test_content_digest_and_mode(tmp_path: Path) -> None:
@@ -88,7 +76,7 @@ def test_killed_at_any_point_the_file_is_old_or_new(
     monkeypatch.setattr(os, "fsync", deadly(os.fsync))
     monkeypatch.setattr(Path, "chmod", deadly(Path.chmod))
     monkeypatch.setattr(Path, "replace", deadly(Path.replace))
-    in_child(lambda: write_atomic(path, lambda stream: stream.write(b"new")))
+    children.run(lambda: write_atomic(path, lambda stream: stream.write(b"new")))
     assert path.read_bytes() in (b"old", b"new")
 
 
@@ -111,7 +99,7 @@ def test_full_disk_is_reported_with_path_and_need(tmp_path: Path) -> None:
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
 
-    assert in_child(fill) == 0
+    assert children.run(fill) == 0
 
 
 def test_full_disk_under_torch_save(tmp_path: Path) -> None:
@@ -125,7 +113,7 @@ def test_full_disk_under_torch_save(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="writing failed"):
             write_atomic(tmp_path / "a.pt", lambda stream: torch.save(payload, stream))
 
-    assert in_child(fill) == 0
+    assert children.run(fill) == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,6 +22,7 @@ from medmamba_monai.handlers import (
     resume_training,
 )
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
+from tests import children
 
 
 @pytest.fixture(autouse=True)
@@ -123,16 +124,7 @@ def test_handlers_of_the_process_are_put_back(build: Any, tmp_path: Path) -> Non
 def test_the_process_ends_with_75(build: Any, tmp_path: Path) -> None:
     training = build(complete(tmp_path), epochs=2)
     send(training.trainer, Events.ITERATION_STARTED(once=2))
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            training.trainer.run()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+    assert children.run(training.trainer.run) == 75
     assert CheckpointFolder(tmp_path).load("checkpoint.pt")["iteration"] == 2
 
 
@@ -140,14 +132,12 @@ def test_without_the_handler_sigterm_saves_nothing(build: Any, tmp_path: Path) -
     """The control."""
     training = build(lambda *_: [CheckpointHandler(tmp_path)], epochs=2, validate=False)
     send(training.trainer, Events.ITERATION_STARTED(once=2))
-    pid = os.fork()
-    if pid == 0:
+
+    def run() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        try:
-            training.trainer.run()
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        training.trainer.run()
+
+    assert children.run(run) == -signal.SIGTERM
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
