@@ -201,7 +201,8 @@ def test_inference_looks_into_every_folder(trained: BundleCopy, tmp_path: Path) 
     with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["file"] for row in rows} == {"a/x.png", "a/b/c/x.png", "ä b/x.png"}
-    assert len({row["benign"] for row in rows}) == 1
+    values = [float(row["benign"]) for row in rows]  # the place in a batch may change the last bit
+    assert values == pytest.approx([values[0]] * 3, abs=1e-6)
 
 
 def test_monais_own_tracking_makes_one_run(fresh: BundleCopy) -> None:

@@ -169,7 +169,7 @@ def test_a_signal_to_one_stops_both(tmp_path: Path) -> None:
         training = Training(tmp_path, epochs=50)
         if rank == 1:
             training.trainer.add_event_handler(
-                Events.ITERATION_STARTED(once=3), lambda engine: os.kill(os.getpid(), signal.SIGTERM)
+                Events.ITERATION_STARTED(once=3), lambda engine: signal.raise_signal(signal.SIGTERM)
             )
         try:
             training.trainer.run()

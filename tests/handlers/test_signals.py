@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -49,7 +48,7 @@ def complete(folder: Path) -> Any:
 
 
 def send(engine: Any, event: Any, number: int = signal.SIGTERM) -> None:
-    engine.add_event_handler(event, lambda engine: os.kill(os.getpid(), number))
+    engine.add_event_handler(event, lambda engine: signal.raise_signal(number))
 
 
 def weights(folder: Path) -> dict[str, Any]:
