@@ -104,7 +104,8 @@ class TerminateOnSignal:
             return
         self._process = os.getpid()
         for number in self.signals:
-            self._previous[number] = signal.signal(number, self._received)
+            if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background job: Ctrl-C is not meant for it
+                self._previous[number] = signal.signal(number, self._received)
 
     def _restore(self) -> None:
         for number, previous in self._previous.items():

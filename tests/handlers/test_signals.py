@@ -26,14 +26,15 @@ from tests import children
 
 @pytest.fixture(autouse=True)
 def _survive() -> Iterator[None]:
-    """A handler that is not installed shall fail a test, not end the whole session."""
+    """A handler that is not installed shall fail a test, not end the session, however a shell started it."""
 
     def fail(number: int, frame: Any) -> None:
         raise AssertionError("the signal was not caught")
 
-    before = signal.signal(signal.SIGTERM, fail)
+    before = signal.signal(signal.SIGTERM, fail), signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, before[0])
+    signal.signal(signal.SIGINT, before[1])
 
 
 def complete(folder: Path) -> Any:
@@ -111,6 +112,15 @@ def test_second_signal_acts_at_once(build: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         training.trainer.run()
     assert training.losses == []
+
+
+def test_an_ignored_signal_stays_ignored(build: Any, tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    training = build(complete(tmp_path), epochs=1)
+    send(training.trainer, Events.ITERATION_STARTED(once=1), signal.SIGINT)
+    training.trainer.run()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert (tmp_path / "model.pt").exists()
 
 
 def test_handlers_of_the_process_are_put_back(build: Any, tmp_path: Path) -> None:
