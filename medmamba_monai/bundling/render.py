@@ -46,8 +46,8 @@ _TEXTS = {
         "directions": "six",
         "one_image": " An image is a volume: a NIfTI file (`.nii`, `.nii.gz`), a folder with the slices of one DICOM "
         "series, or a multi-frame DICOM file. Where folders hold several series, `--series` names the one to read by "
-        "its UID or description, and of series in time `--frame` chooses a volume; without these keys both are refused, "
-        "and so are single slices.",
+        "its UID or description, and of series in time `--frame` chooses a volume; without these keys both are "
+        "refused, and so are single slices.",
         "reading": "with values as stored, turned so that rows, columns and slices run towards {axes}, "
         "resampled to voxels of {spacing} mm, and cropped or padded, never stretched, to {size} "
         "voxels around the head: centred on the foreground, and along the body from the top of the head where it is "

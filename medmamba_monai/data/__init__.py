@@ -7,8 +7,8 @@ with MONAI.
 from medmamba_monai.data.builder import build_datalist
 from medmamba_monai.data.check import check_datalist
 from medmamba_monai.data.datalist import Datalist, Record
-from medmamba_monai.data.foreground import FitForegroundd, NormalizeForegroundd
 from medmamba_monai.data.folders import list_images
+from medmamba_monai.data.foreground import FitForegroundd, NormalizeForegroundd
 from medmamba_monai.data.image import MedicalImage, read_image
 from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged

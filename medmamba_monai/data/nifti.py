@@ -3,8 +3,8 @@
 Imports decoded, orientation.
 
 Rules: the stored slope and intercept are applied; of a series in time the first volume is read unless
-``frame`` says otherwise (where a volume is asked for, it has to); uint8 and RGB24 values are scaled by their type, all others by the window argument
-or their own range.
+``frame`` says otherwise (where a volume is asked for, it has to); uint8 and RGB24 values are scaled by their
+type, all others by the window argument or their own range.
 """
 
 from __future__ import annotations

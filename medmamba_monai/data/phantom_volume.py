@@ -1,8 +1,8 @@
 """Synthetic head volumes with labels, as NIfTI files and DICOM series, for tests; no patient was ever behind them.
 
-A bright scalp, a brain and its dark ventricles, which are wide in one class and narrow in the other. Brightness is drawn
-from a range of 1 to 20 for each head, as magnetic resonance has no units, and the field of view is no cube. Imports
-numpy and orientation; nibabel and pydicom where files are written.
+A bright scalp, a brain and its dark ventricles, which are wide in one class and narrow in the other. Brightness is
+drawn from a range of 1 to 20 for each head, as magnetic resonance has no units, and the field of view is no cube.
+Imports numpy and orientation; nibabel and pydicom where files are written.
 """
 
 from __future__ import annotations

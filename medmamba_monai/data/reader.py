@@ -103,9 +103,9 @@ class MedMambaImageReader(ImageReader):
 class ReadImaged(MapTransform):
     """Path to picture: the one loading transform for training, evaluation and inference.
 
-    Puts a float32 ``MetaTensor``, in [0, 1] unless told otherwise, in place of each path, (C, H, W) or (C, H, W, D), rows first, with
-    "filename_or_obj" (absolute path, or member of an archive) and the affine in its metadata. It can be
-    pickled, so that data loaders may start their workers by spawning.
+    Puts a float32 ``MetaTensor``, in [0, 1] unless told otherwise, in place of each path, (C, H, W) or
+    (C, H, W, D), rows first, with "filename_or_obj" (absolute path, or member of an archive) and the affine in
+    its metadata. It can be pickled, so that data loaders may start their workers by spawning.
 
     Args:
         keys: keys of the paths.
