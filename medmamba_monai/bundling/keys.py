@@ -61,6 +61,17 @@ def _is_frame(value: Any) -> bool:
     return value == "middle" or _is_whole(value, 0)
 
 
+def _is_spacing(value: Any) -> bool:
+    lengths = value if isinstance(value, (list, tuple)) else [value] * 3
+    return len(lengths) == 3 and all(_is_number(length) and length > 0 for length in lengths)
+
+
+def _is_axes(value: Any) -> bool:
+    if not _is_text(value) or len(value) != 3:
+        return False
+    return all(len(set(pair) & set(value)) == 1 for pair in ("RL", "AP", "SI"))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -89,6 +100,8 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "color": _one_of("grey", "rgb"),
     "window?": ("null or a list of a centre and a width above 0", _optional(_is_window)),
     "frame?": ("null, middle or a whole number of at least 0", _optional(_is_frame)),
+    "spacing?": ("null, a number above 0 or a list of three", _optional(_is_spacing)),
+    "axes?": ("null or three letters such as PLS", _optional(_is_axes)),
     "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
     "split": _one_of("test", "validation", "training"),
     "any": ("anything", lambda value: True),
@@ -136,15 +149,26 @@ KEYS = (
         "where model.pt (weights), model.json (what they need) and the last training state lie",
     ),
     Key("output_dir", "text", "where the data list, metrics, predictions and the MLflow database are written"),
-    Key("image_size", "size", "height and width in pixels: one number, or [height, width]"),
-    Key("spatial_dims", "count", "2 for pictures, 3 for volumes"),
+    Key("image_size", "size", "height and width in pixels, of volumes depth too: one number, or one an axis"),
     Key("color", "color", "grey (one channel) or rgb (three); files of the other kind are converted"),
     Key(
         "window",
         "window?",
-        "[centre, width] of the grey values of DICOM and NIfTI files, HU for CT; null: the file's own window",
+        "[centre, width] of the grey values of DICOM and NIfTI files, HU for CT; null: the file's own window, "
+        "of volumes values as stored",
     ),
-    Key("frame", "frame?", "frame or slice to read from files that hold several: a number from 0, or middle"),
+    Key(
+        "frame",
+        "frame?",
+        "frame, slice or time point to read from files that hold several: a number from 0, or middle",
+    ),
+    Key("spacing", "spacing?", "voxel length in mm that volumes are resampled to, one or three; null: as stored"),
+    Key(
+        "orientation",
+        "axes?",
+        "sides that rows, columns and slices of volumes run towards, such as PLS; null: as stored",
+    ),
+    Key("series", "text?", "UID or description of the series to read from folders that hold several"),
     Key("batch_size", "count", "images a step, for each process"),
     Key("epochs", "count", "passes over the training part"),
     Key("learning_rate", "rate", "AdamW's highest learning rate, reached after the warm-up"),
@@ -186,7 +210,7 @@ KEYS = (
 PARTS = frozenset(
     {
         *("imports", "initialize", "run", "finalize", "train", "validate"),
-        *("in_channels", "spatial_size", "splits", "classes", "preprocessing", "postprocessing"),
+        *("spatial_dims", "in_channels", "spatial_size", "splits", "classes", "preprocessing", "postprocessing"),
         *("model_info", "initial_network", "network", "loss", "optimizer", "steps_per_epoch", "lr_scheduler"),
         *("dataset", "dataloader", "inferer", "handlers", "evaluator"),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import medmamba_monai
 from medmamba_monai.bundling.keys import KEYS
 from medmamba_monai.bundling.layout import json_text
-from medmamba_monai.bundling.merge import merge, missing, nearest, read_json
+from medmamba_monai.bundling.merge import SEPARATOR, merge, missing, nearest, read_json
 from medmamba_monai.errors import ConfigError
 
 __all__ = ["Base", "load_base", "render_bundle"]
@@ -22,6 +22,10 @@ STANDALONE = ("train", "inference")
 PATCHES = ("evaluate", "multi_gpu_train")
 """Configs that are merged over train.json by MONAI at run time."""
 
+VOLUME = "volume"
+"""The base's file of what bundles with ``"spatial_dims": 3`` in their overlay have on top: keys that pictures do not
+know, and those that differ."""
+
 SECTIONS = ("common", *STANDALONE, *PATCHES, "metadata")
 TEMPLATES = {
     "docs/README.md": "README.md",
@@ -31,13 +35,42 @@ TEMPLATES = {
 }
 
 
+_TEXTS = {
+    2: {
+        "directions": "four",
+        "one_image": "",
+        "reading": "with values in [0, 1], resized to {size} pixels",
+        "every_image": "Every image under `dataset_dir`, however deep",
+    },
+    3: {
+        "directions": "six",
+        "one_image": " An image is a volume: a NIfTI file (`.nii`, `.nii.gz`), a folder with the slices of one DICOM "
+        "series, or a multi-frame DICOM file. Where folders hold several series, `--series` names the one to read by "
+        "its UID or description, and of series in time `--frame` chooses a volume; without these keys both are "
+        "refused, and so are single slices.",
+        "reading": "with values as stored, turned so that rows, columns and slices run towards {axes}, "
+        "resampled to voxels of {spacing} mm, and cropped or padded, never stretched, to {size} "
+        "voxels around the head: centred on the foreground, and along the body from the top of the head where it is "
+        "longer than that",
+        "every_image": "Every volume under `dataset_dir`, however deep, a DICOM series counted once",
+    },
+}
+"""What the cards of bundles for pictures and for volumes say of images, by number of dimensions."""
+
+_SIDES = {"R": "right", "L": "left", "A": "anterior", "P": "posterior", "S": "superior", "I": "inferior"}
+
+
 @dataclass(frozen=True)
 class Base:
-    """What every bundle starts from: parsed JSON by section, text templates by file name, their folder."""
+    """What every bundle starts from: parsed JSON by section, text templates by file name, their folder.
+
+    ``volume`` is what bundles for volumes change in the sections.
+    """
 
     folder: Path
     sections: dict[str, dict[str, Any]]
     templates: dict[str, str]
+    volume: dict[str, dict[str, Any]]
 
 
 def load_base(folder: Path) -> Base:
@@ -59,7 +92,7 @@ def load_base(folder: Path) -> Base:
             templates[name] = (folder / name).read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError("cannot be read", where=str(folder / name), remedy="restore the template") from error
-    return Base(folder, sections, templates)
+    return Base(folder, sections, templates, read_json(folder / f"{VOLUME}.json"))
 
 
 def render_bundle(base: Base, overlay_file: Path) -> tuple[str, dict[str, str]]:
@@ -101,6 +134,7 @@ def _refuse_unknown(given: Iterable[str], known: list[str], where: str) -> None:
 
 def _merge_sections(base: Base, overlay: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
     merged: dict[str, dict[str, Any]] = {}
+    volumes = overlay.get("common", {}).get("spatial_dims") == 3
     for section in SECTIONS:
         start = base.sections[section]
         if section in STANDALONE:
@@ -108,6 +142,11 @@ def _merge_sections(base: Base, overlay: dict[str, Any], where: str) -> dict[str
             if clash:
                 raise ConfigError(f"{clash} stand in common.json too", where=str(base.folder / f"{section}.json"))
             start = {**merged["common"], **start}
+        if volumes:
+            patch = base.volume.get(section, {})
+            own = {key: value for key, value in patch.items() if key not in start and SEPARATOR not in key}
+            changes = {key: value for key, value in patch.items() if key not in own}
+            start = merge({**start, **own}, changes, f"{base.folder / VOLUME}.json, section {section!r}")
         merged[section] = merge(start, overlay.get(section, {}), f"{where}, section {section!r}")
     return merged
 
@@ -159,8 +198,17 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
     metadata, train = merged["metadata"], merged["train"]
     known = [key for key in KEYS if any(key.name in merged[section] for section in (*STANDALONE, *PATCHES))]
     rows = [f"| `{key.name}` | {key.meaning} |" for key in known]
-    # what a card need not say where the bundle trains as most do
-    usual = {"loss": "cross-entropy with label smoothing"}
+    # what a card need not say
+    usual = {"loss": "cross-entropy with label smoothing", "layout": ""}
+    size, dimensions = train["image_size"], train["spatial_dims"]
+    texts = {
+        key: text.format(
+            size=" x ".join(map(str, size if isinstance(size, list) else [size] * dimensions)),
+            spacing=train.get("spacing"),
+            axes=", ".join(_SIDES[letter] for letter in train.get("orientation", "")),
+        )
+        for key, text in _TEXTS[dimensions].items()
+    }
     card = {k: "\n".join(v) if isinstance(v, list) else str(v) for k, v in overlay["card"].items()}
     facts = {
         "name": name,
@@ -169,7 +217,6 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
         "classes": ", ".join(overlay["classes"]),
         "color": "RGB" if train["color"] == "rgb" else "grey",
         "channels": "3" if train["color"] == "rgb" else "1",
-        "image_size": str(train["image_size"]),
         "epochs": str(train["epochs"]),
         "batch_size": str(train["batch_size"]),
         "learning_rate": str(train["learning_rate"]),
@@ -181,7 +228,7 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
         "references": "\n".join(f"- {reference}" for reference in metadata["references"]),
         "keys": "\n".join(["| key | meaning |", "|---|---|", *rows]),
     }
-    return {**usual, **card, **facts}
+    return {**usual, **texts, **card, **facts}
 
 
 def _filled(template: str, fields: dict[str, str], template_file: Path, overlay_file: Path) -> str:

@@ -27,6 +27,7 @@ class Splits:
         seed: of the split.
         class_names: in the order of the network's outputs; None: as found in the data.
         ckpt_dir: where model.json names the classes when there is no data at all.
+        dicom_series: a folder of DICOM slices is one volume.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Splits:
         seed: int = 0,
         class_names: list[str] | None = None,
         ckpt_dir: str | None = None,
+        dicom_series: bool = False,
     ) -> None:
         self.dataset_dir = str(Path(dataset_dir).expanduser())
         self.file = datalist
@@ -45,6 +47,7 @@ class Splits:
         self.seed = seed
         self.given_names = class_names
         self.ckpt_dir = ckpt_dir
+        self.dicom_series = dicom_series
 
     @cached_property
     def datalist(self) -> Datalist:
@@ -65,6 +68,7 @@ class Splits:
             output_dir=self.output_dir,
             seed=self.seed,
             class_names=self.given_names,
+            dicom_series=self.dicom_series,
         )
 
     @cached_property

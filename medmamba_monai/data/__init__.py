@@ -8,10 +8,12 @@ from medmamba_monai.data.builder import build_datalist
 from medmamba_monai.data.check import check_datalist
 from medmamba_monai.data.datalist import Datalist, Record
 from medmamba_monai.data.folders import list_images
+from medmamba_monai.data.foreground import FitForegroundd, NormalizeForegroundd
 from medmamba_monai.data.image import MedicalImage, read_image
 from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
 from medmamba_monai.data.report import CheckReport
+from medmamba_monai.data.spacing import ResampleToSpacingd
 from medmamba_monai.data.splits import assign_splits
 from medmamba_monai.data.stain import RandStainJitterd
 from medmamba_monai.data.storage import preprocessing_digest
@@ -19,11 +21,14 @@ from medmamba_monai.data.storage import preprocessing_digest
 __all__ = [
     "CheckReport",
     "Datalist",
+    "FitForegroundd",
     "MedMambaImageReader",
     "MedicalImage",
+    "NormalizeForegroundd",
     "RandStainJitterd",
     "ReadImaged",
     "Record",
+    "ResampleToSpacingd",
     "assign_splits",
     "build_datalist",
     "check_datalist",

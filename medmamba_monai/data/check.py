@@ -25,7 +25,7 @@ from medmamba_monai.data.datalist import Datalist
 from medmamba_monai.data.decoded import ReadOptions
 from medmamba_monai.data.entries import SPLITS
 from medmamba_monai.data.files import dataset_root
-from medmamba_monai.data.fingerprints import near_duplicates, thumbnail
+from medmamba_monai.data.fingerprints import THRESHOLD, near_duplicates, pooled, thumbnail, volume_similarity
 from medmamba_monai.data.image import MedicalImage, make_options, read_with
 from medmamba_monai.data.report import CheckReport, Duplicate
 from medmamba_monai.errors import DataError
@@ -50,6 +50,7 @@ class _Finding:
     format: str = ""
     digest: bytes = b""
     thumb: NDArray[np.uint8] | None = None
+    whole: NDArray[np.float32] | None = None
     tile: NDArray[np.uint8] | None = None
 
 
@@ -72,8 +73,9 @@ def check_datalist(
         output_dir: where data_report.json and contact_sheet.png are written; None: nowhere.
         progress: show a progress bar.
         workers: threads that read at the same time (decoders release the interpreter lock).
-        reading: arguments of ``read_image`` for all files, such as {"window": (40, 400)}.
-        **options: as for ``build_datalist``.
+        reading: arguments of ``read_image`` for all files, such as {"window": (40, 400)}; {"spatial_dims": 3} for
+            volumes.
+        **options: as for ``build_datalist``, such as dicom_series=True for volumes.
 
     Returns:
         The findings; ``report.ok`` and ``report.raise_for_problems()`` say whether training can go ahead.
@@ -154,6 +156,7 @@ def _examine(task: tuple[str, str, str, bool], root: Path, options: ReadOptions)
     finding.what = tuple(_oddities(image))
     finding.digest = _digest(path, array)
     finding.thumb = thumbnail(array)
+    finding.whole = pooled(array) if array.ndim == 4 else None
     if shown:
         finding.tile = tile(array)
     return finding
@@ -177,10 +180,11 @@ def _oddities(image: MedicalImage) -> Iterator[str]:
     flat = image.array.reshape(len(image.array), -1)
     if (flat.min(axis=1) == flat.max(axis=1)).all():
         yield "all pixels are equal"
+    unit = "pixels" if len(shape) == 2 else "voxels"
     if min(shape[:2]) < _SMALLEST_SIDE:
-        yield f"small: {' x '.join(map(str, shape))} pixels"
+        yield f"small: {' x '.join(map(str, shape))} {unit}"
     if max(shape[:2]) > 4 * min(shape[:2]):
-        yield f"long: {' x '.join(map(str, shape))} pixels"
+        yield f"long: {' x '.join(map(str, shape))} {unit}"
 
 
 def _progress(findings: Iterable[_Finding], total: int, shown: bool) -> Iterable[_Finding]:
@@ -252,5 +256,8 @@ def _near(findings: list[_Finding]) -> Iterator[Duplicate]:
     thumbs = [finding.thumb for finding in findings if finding.thumb is not None]
     if thumbs:
         for i, j, similarity in near_duplicates(np.stack(thumbs)):
-            if findings[i].digest != findings[j].digest:
-                yield _pair(findings[i], findings[j], "near", similarity)
+            a, b = findings[i], findings[j]
+            if a.whole is not None and b.whole is not None:
+                similarity = min(similarity, volume_similarity(a.whole, b.whole))
+            if a.digest != b.digest and similarity > THRESHOLD:
+                yield _pair(a, b, "near", similarity)

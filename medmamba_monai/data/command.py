@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("source", type=Path, help="folder of the images, an npz file, or a datalist (JSON or CSV)")
     check.add_argument("--dataset_dir", type=Path, help="folder that a datalist's paths start from; default: its own")
     check.add_argument("--output_dir", type=Path, default=Path("data_check"), help="default: %(default)s")
+    check.add_argument(
+        "--volumes", action="store_true", help="images are volumes: NIfTI files and folders with a DICOM series each"
+    )
     check.add_argument("--workers", type=int, default=1, help="threads that read (default: %(default)s)")
 
 
@@ -36,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         source if is_list else None,
         output_dir=arguments.output_dir,
         workers=arguments.workers,
+        reading={"spatial_dims": 3} if arguments.volumes else None,
+        dicom_series=arguments.volumes,
     )
     sys.stdout.write(f"{summary(report)}\nreport and contact sheet: {arguments.output_dir}\n")
     return 0 if report.ok else 3

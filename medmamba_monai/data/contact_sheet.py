@@ -21,12 +21,16 @@ _LABEL = 14
 def tile(array: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Picture (C, H, W) or middle slice of a volume (C, H, W, D) as (96, 96, 3), its shape kept, on black.
 
+    A slice is shown from its 1st to its 99th percentile: the range of a volume is that of its brightest vessel.
+
     Example:
         >>> tile(np.ones((1, 10, 20), np.float32)).shape
         (96, 96, 3)
     """
     if array.ndim == 4:
         array = array[..., array.shape[-1] // 2]
+        low, high = np.percentile(array, (1, 99))
+        array = (array - low) / (high - low if high > low else 1.0)
     levels = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(np.moveaxis(levels, 0, -1)))
     picture = picture.convert("RGB")

@@ -48,6 +48,7 @@ class _Slice:
     instance: float | None
     shape: tuple[int, int]
     spacing: tuple[float, ...] | None
+    gap: float | None  # to the next slice in mm, as the file says
 
 
 def _vector(value: Any, length: int) -> NDArray[np.float64] | None:
@@ -68,6 +69,7 @@ def _slice(path: Path, dataset: Any, frame: int, shape: tuple[int, int]) -> _Sli
         number(dataset.get("InstanceNumber")),
         shape,
         tuple(spacing) if spacing else None,
+        number(dataset.get("SpacingBetweenSlices")) or number(dataset.get("SliceThickness")),
     )
 
 
@@ -111,7 +113,7 @@ def decode_multiframe(path: Path, options: ReadOptions) -> Decoded:
     if count > 1 and all(item.position is not None and item.orientation is not None for item in slices):
         slices, step = _sort(slices, where)
     else:
-        step = number(dataset.get("SpacingBetweenSlices")) or number(dataset.get("SliceThickness")) or 1.0
+        step = slices[0].gap
     frames = [_decode(dataset, item.frame, options, where) for item in slices]
     windows = [first_window(dataset, item.frame) for item in slices]
     return _stack(frames, slices, step, windows, options, describe(dataset) | {"slices": count})
@@ -166,8 +168,8 @@ def _choose(
     return series[found[0]], about[found[0]]
 
 
-def _sort(slices: Sequence[_Slice], where: str) -> tuple[list[_Slice], float]:
-    """Slices in order along the normal, and the distance between neighbours in mm."""
+def _sort(slices: Sequence[_Slice], where: str) -> tuple[list[_Slice], float | None]:
+    """Slices in order along the normal, and the distance between neighbours in mm where it is known."""
     first = slices[0]
     for item in slices:
         if item.shape != first.shape:
@@ -190,7 +192,7 @@ def _sort(slices: Sequence[_Slice], where: str) -> tuple[list[_Slice], float]:
     place = {id(item): float(np.dot(normal, np.asarray(item.position))) for item in slices}
     ordered = sorted(slices, key=lambda item: place[id(item)])
     if len(ordered) == 1:
-        return ordered, 1.0
+        return ordered, first.gap
     gaps = np.diff([place[id(item)] for item in ordered])
     step = float(np.median(gaps))
     for gap, before, after in zip(gaps, ordered[:-1], ordered[1:], strict=True):
@@ -209,7 +211,7 @@ def _sort(slices: Sequence[_Slice], where: str) -> tuple[list[_Slice], float]:
     return ordered, float(np.mean(gaps))
 
 
-def _sort_by_number(slices: Sequence[_Slice], where: str) -> tuple[list[_Slice], float]:
+def _sort_by_number(slices: Sequence[_Slice], where: str) -> tuple[list[_Slice], float | None]:
     numbers = [item.instance for item in slices]
     if len(slices) > 1 and (None in numbers or len(set(numbers)) < len(numbers)):
         raise DataError(
@@ -217,7 +219,7 @@ def _sort_by_number(slices: Sequence[_Slice], where: str) -> tuple[list[_Slice],
             where=where,
             remedy="export the series with ImagePositionPatient and ImageOrientationPatient",
         )
-    return sorted(slices, key=lambda item: item.instance or 0.0), 1.0
+    return sorted(slices, key=lambda item: item.instance or 0.0), slices[0].gap
 
 
 def _decode(dataset: Any, frame: int, options: ReadOptions, where: str) -> Decoded:
@@ -235,12 +237,13 @@ def _decode(dataset: Any, frame: int, options: ReadOptions, where: str) -> Decod
     return decoded
 
 
-def _affine(slices: Sequence[_Slice], step: float) -> NDArray[np.float64] | None:
+def _affine(slices: Sequence[_Slice], step: float | None) -> NDArray[np.float64] | None:
     """Voxel (row, column, slice) to mm in RAS, or None where positions are unknown."""
     first = slices[0]
     if first.position is None or first.orientation is None:
         return None
     rows, columns = first.spacing or (1.0, 1.0)
+    step = step or 1.0
     affine = np.eye(4)
     # the first three numbers give the direction in which the column number grows
     affine[:3, 0] = first.orientation[3:] * rows
@@ -256,7 +259,7 @@ def _affine(slices: Sequence[_Slice], step: float) -> NDArray[np.float64] | None
 def _stack(
     frames: Sequence[Decoded],
     slices: Sequence[_Slice],
-    step: float,
+    step: float | None,
     windows: Sequence[Window | None],
     options: ReadOptions,
     meta: dict[str, Any],
@@ -269,17 +272,17 @@ def _stack(
         shape = volume.shape[1:3]
         padding = np.stack([np.zeros(shape, bool) if mask is None else mask for mask in masks], axis=-1)
     affine = _affine(slices, step)
-    if affine is None:
-        rows, columns = slices[0].spacing or (1.0, 1.0)
-        meta |= {"affine": np.diag([rows, columns, step, 1.0]), "spacing": [rows, columns, step]}
-    else:
+    pixel = slices[0].spacing
+    if affine is not None:
         if options.orientation is not None:
             start = affine
             volume, affine = reorient(volume, start, options.orientation)
             if padding is not None:
                 padding = reorient(padding[np.newaxis], start, options.orientation)[0][0]
             meta["orientation"] = options.orientation
-        meta |= {"affine": affine, "spacing": spacing_of(affine)}
+        meta |= {"affine": affine} | ({"spacing": spacing_of(affine)} if pixel and step else {})
+    elif pixel is not None and step is not None:
+        meta |= {"affine": np.diag([*pixel, step, 1.0]), "spacing": [*pixel, step]}
     scales = {frame.full_scale for frame in frames}
     return Decoded(
         np.ascontiguousarray(volume),

@@ -2,7 +2,7 @@
 
 Which names count as images, in which order, and how a given name is found.
 
-Imports only errors (and npz members for inference lists). Nothing here opens a picture.
+Imports only errors, and dicom where series are told from multi-frame objects. Nothing here opens a picture.
 """
 
 from __future__ import annotations
@@ -124,24 +124,43 @@ def scan_images(
     Args:
         folder: where to look, recursively; symbolic links are followed, loops are not.
         exclude_files: shell patterns on the relative path or the file name, such as "*_mask*".
-        dicom_series: a folder that holds DICOM files counts as one image (a volume) instead of one per file.
+        dicom_series: a folder that holds DICOM slices counts as one image (a volume) instead of one per file;
+            multi-frame objects, which are volumes by themselves, stay files.
 
     Returns:
-        Pairs of relative path (forward slashes) and path.
+        Pairs of relative path (forward slashes) and path; "." for ``folder`` itself where it is a series.
     """
     found = []
-    series: dict[str, Path] = {}
+    dicom: dict[str, list[tuple[str, Path]]] = {}
     for relative, path in _walk(folder, "", frozenset()):
         if any(fnmatch(relative, pattern) or fnmatch(path.name, pattern) for pattern in exclude_files):
             continue
         if not is_image_file(path):
             continue
-        is_dicom = image_suffix(path.name) not in IMAGE_SUFFIXES or image_suffix(path.name) in DICOM_SUFFIXES
-        if dicom_series and is_dicom and "/" in relative:
-            series.setdefault(relative.rpartition("/")[0], path.parent)
+        if dicom_series and _is_dicom(path):
+            dicom.setdefault(relative.rpartition("/")[0] or ".", []).append((relative, path))
         else:
             found.append((relative, path))
-    return sorted([*found, *series.items()], key=lambda pair: natural_key(pair[0])) if series else found
+    if not dicom:
+        return found
+    for relative, files in dicom.items():
+        found += files if _is_multiframe(files[0][1]) else [(relative, folder / relative)]
+    return sorted(found, key=lambda pair: natural_key(pair[0]))
+
+
+def _is_dicom(path: Path) -> bool:
+    suffix = image_suffix(path.name)
+    return suffix not in IMAGE_SUFFIXES or suffix in DICOM_SUFFIXES
+
+
+def _is_multiframe(path: Path) -> bool:
+    """Whether the file says that it holds several frames; False where it cannot be read, which reading tells."""
+    from medmamba_monai.data.dicom import number, read_dataset
+
+    try:
+        return (number(read_dataset(path, pixels=False).get("NumberOfFrames")) or 1) > 1
+    except DataError:
+        return False
 
 
 class FileIndex:

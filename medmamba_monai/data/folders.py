@@ -25,7 +25,7 @@ def list_images(
     Args:
         dataset_dir: the folder, searched recursively, or one image file.
         exclude_files: shell patterns on the relative path or file name to leave out.
-        dicom_series: a folder that holds DICOM files is one volume instead of many images.
+        dicom_series: a folder that holds DICOM slices is one volume instead of many images, ``dataset_dir`` too.
 
     Returns:
         In natural order of the relative path: {"image": absolute path, "file": relative path}. A MedMNIST npz
@@ -42,7 +42,7 @@ def list_images(
             return [{"image": f"{path}#{m}", "file": f"{path.name}#{m}"} for m in member_names(path)]
         return [{"image": str(path), "file": path.name}]
     items = [
-        {"image": str(found), "file": relative}
+        {"image": str(found), "file": path.name if relative == "." else relative}
         for relative, found in scan_images(path, exclude_files=exclude_files, dicom_series=dicom_series)
     ]
     for archive in sorted(path.glob("*.npz"), key=lambda item: natural_key(item.name)):
@@ -94,6 +94,13 @@ def folder_entries(
                 )
             parts = parts[1:]
         # a DICOM series is itself a folder and may be the class folder's direct child, as a file is
+        if len(parts) < 2 and dicom_series and (root / relative).is_dir():
+            raise DataError(
+                "holds DICOM slices where folders of series are expected",
+                where=str(root / relative),
+                remedy="put each series into a folder of its own inside the folder of its class, or give labels.csv "
+                "(file,label) with the folders of the series as files",
+            )
         if len(parts) < 2:
             raise DataError(
                 "an image lies outside the class folders",

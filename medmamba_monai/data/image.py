@@ -105,12 +105,14 @@ def read_image(
         window: (centre, width) for physical values (DICOM grey, NIfTI), in their units, HU for CT; goes
             before the file's own window. Other files hold finished grey values: it does not apply to them.
         frame: frame of a multi-frame file (default: the first), slice of a volume read with
-            ``spatial_dims=2`` (no default); "middle" is allowed.
+            ``spatial_dims=2`` (no default), volume of a series in time (default: the first; none with
+            ``spatial_dims=3``); "middle" is allowed.
         series: UID or description of the series to read where a folder holds several.
         spatial_dims: 2 or 3 where it matters: 3 makes a volume of a multi-frame DICOM object, 2 takes a slice
             out of a NIfTI volume. None: what the file is.
         orientation: axes of NIfTI volumes and DICOM series: "PLS" (rows to posterior, columns to left, slices
-            to superior), any other code such as "RAS", or None for as stored. NIfTI slices are turned to the
+            to superior), any other code such as "RAS", or None for as stored. With ``spatial_dims=3`` a volume
+            that does not say how it lies is refused unless it is read as stored. NIfTI slices are turned to the
             usual view: axial rows to posterior and columns to left, coronal inferior and left, sagittal
             inferior and posterior.
         scale: "unit" for [0, 1] by the rules of ``medmamba_monai.data.intensity.finish``; None for values as
@@ -151,8 +153,27 @@ def read_with(path: str | os.PathLike[str], options: ReadOptions) -> MedicalImag
             where=where,
             remedy="give images of that kind, or another network (spatial_dims)",
         )
+    if options.spatial_dims == 3:
+        _check_volume(decoded, options, where)
     array = finish(decoded, options, where)
     return MedicalImage(np.ascontiguousarray(array), {"filename_or_obj": where} | decoded.meta)
+
+
+def _check_volume(decoded: Decoded, options: ReadOptions, where: str) -> None:
+    """Refuse what only looks like a volume, and one that cannot be turned as asked."""
+    shape = decoded.pixels.shape[1:]
+    if min(shape) == 1:
+        raise DataError(
+            f"is a single slice ({' x '.join(map(str, shape))}), a volume is needed",
+            where=where,
+            remedy="give the whole series: a NIfTI volume, or the folder with all its DICOM slices",
+        )
+    if options.orientation is not None and "orientation" not in decoded.meta:
+        raise DataError(
+            f"does not say how it lies in the patient, so it cannot be turned to {options.orientation}",
+            where=where,
+            remedy="export it with positions and orientation, or read all volumes as stored with orientation=null",
+        )
 
 
 def _decode(where: str, options: ReadOptions) -> Decoded:

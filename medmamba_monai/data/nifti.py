@@ -3,8 +3,8 @@
 Imports decoded, orientation.
 
 Rules: the stored slope and intercept are applied; of a series in time the first volume is read unless
-``frame`` says otherwise; uint8 and RGB24 values are scaled by their type, all others by the window argument
-or their own range.
+``frame`` says otherwise (where a volume is asked for, it has to); uint8 and RGB24 values are scaled by their
+type, all others by the window argument or their own range.
 """
 
 from __future__ import annotations
@@ -108,6 +108,12 @@ def _values(image: Any, options: ReadOptions, where: str) -> tuple[NDArray[Any],
         raise DataError(f"holds complex numbers ({dtype})", where=where, remedy="save the magnitude as float32")
     index: tuple[Any, ...] = (slice(None),) * len(shape)
     if len(shape) > 3 and shape[3] > 1 and max(shape[4:], default=1) == 1:
+        if options.spatial_dims == 3 and options.frame is None:
+            raise DataError(
+                f"is a series of {shape[3]} volumes, and one volume is needed",
+                where=where,
+                remedy=f"choose one with frame=0 to {shape[3] - 1} or 'middle', or split the series into files",
+            )
         frame = pick_frame(options.frame, shape[3], where)
         meta |= {"frames": shape[3], "frame": frame}
         index = (slice(None), slice(None), slice(None), slice(frame, frame + 1), *index[4:])

@@ -40,6 +40,8 @@ def monai_meta(image: MedicalImage) -> dict[str, Any]:
         "affine": affine,
         "original_affine": affine.copy(),
         "space": "RAS",
+        # not a number where the file does not say
+        "spacing": np.array(image.meta.get("spacing", [np.nan] * (image.array.ndim - 1)), dtype=np.float64),
         "nonfinite": int(image.meta.get("nonfinite", 0)),
     }
 
@@ -101,9 +103,9 @@ class MedMambaImageReader(ImageReader):
 class ReadImaged(MapTransform):
     """Path to picture: the one loading transform for training, evaluation and inference.
 
-    Puts a float32 ``MetaTensor`` in [0, 1] in place of each path, (C, H, W) or (C, H, W, D), rows first, with
-    "filename_or_obj" (absolute path, or member of an archive) and the affine in its metadata. It can be
-    pickled, so that data loaders may start their workers by spawning.
+    Puts a float32 ``MetaTensor``, in [0, 1] unless told otherwise, in place of each path, (C, H, W) or
+    (C, H, W, D), rows first, with "filename_or_obj" (absolute path, or member of an archive) and the affine in
+    its metadata. It can be pickled, so that data loaders may start their workers by spawning.
 
     Args:
         keys: keys of the paths.
@@ -115,6 +117,7 @@ class ReadImaged(MapTransform):
         nonfinite: "error" or "replace".
         max_pixels: largest number of pixels.
         series: UID or description of a DICOM series.
+        scale: "unit" for [0, 1], None for values as stored, such as HU.
         allow_missing_keys: do nothing for an absent key.
 
     Example:
@@ -133,6 +136,7 @@ class ReadImaged(MapTransform):
         nonfinite: str = "error",
         max_pixels: int | None = None,
         series: str | None = None,
+        scale: str | None = "unit",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -145,6 +149,7 @@ class ReadImaged(MapTransform):
             orientation=orientation,
             nonfinite=nonfinite,
             max_pixels=max_pixels,
+            scale=scale,
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medmamba_monai.data.phantom_volume import write_heads
+
 REPOSITORY = Path(__file__).parents[2]
 MODES = {"train": ["train"], "evaluate": ["train", "evaluate"], "inference": ["inference"]}
 SMALL = {
@@ -22,6 +24,8 @@ SMALL = {
     "device": "cpu",
     "progress": False,
 }
+
+VOLUME = {"image_size": [40, 32, 36], "spacing": 5}  # what differs for volumes: a field of view of 200 x 160 x 180 mm
 
 
 def write_images(folder: Path, classes: list[str], per_class: int, color: bool, seed: int = 0) -> Path:
@@ -79,13 +83,17 @@ class BundleCopy:
 
 
 def copy_bundle(name: str, folder: Path, per_class: int = 10) -> BundleCopy:
-    """Copy a bundle's generated files and make images for the classes its metadata names."""
+    """Copy a bundle's generated files and make images, or volumes, for the classes its metadata names."""
     root = folder / "my bündles" / name
     shutil.copytree(REPOSITORY / "bundles" / name, root, ignore=shutil.ignore_patterns("models", "eval"))
     bundle = BundleCopy(root, folder / "data dir é")
     image = bundle.metadata["network_data_format"]["inputs"]["image"]
     classes = list(bundle.metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())
-    write_images(bundle.data, classes, per_class, image["num_channels"] == 3)
+    if len(image["spatial_shape"]) == 3:
+        bundle.settings |= VOLUME
+        write_heads(bundle.data, per_class, classes)
+    else:
+        write_images(bundle.data, classes, per_class, image["num_channels"] == 3)
     return bundle
 
 

@@ -11,7 +11,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from medmamba_monai.bundling.reporting import root_cause
 from medmamba_monai.errors import CheckpointError, ConfigError, DataError
@@ -45,6 +50,19 @@ def write_dicom(path: Path, values: np.ndarray) -> None:
     item.WindowCenter, item.WindowWidth = 300, 1500
     item.PixelData = (values + 1024).astype(np.uint16).tobytes()
     pydicom.dcmwrite(path, item, enforce_file_format=True)
+
+
+def write_film(path: Path, values: np.ndarray, inverted: bool = False) -> None:
+    """A digital radiograph of 12 bits with a window; ``inverted``: as MONOCHROME1, where large values are dark."""
+    write_dicom(path, values - 1024)
+    item = pydicom.dcmread(path)
+    item.Modality, item.SOPClassUID = "DX", DigitalXRayImageStorageForPresentation
+    item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID
+    item.RescaleIntercept, item.WindowCenter, item.WindowWidth = 0, 2048, 4096
+    if inverted:
+        item.PhotometricInterpretation = "MONOCHROME1"
+        item.PixelData = (4095 - values).astype(np.uint16).tobytes()
+    item.save_as(path)
 
 
 def write_nifti(path: Path, values: np.ndarray) -> None:
@@ -115,6 +133,32 @@ def test_a_volume_needs_a_slice_to_be_chosen(ct: BundleCopy) -> None:
     reader = flow.parser.get_parsed_content("preprocessing").transforms[0]
     values = reader({"image": str(ct.data / "fat" / "0.nii.gz")})["image"].numpy()[0]
     np.testing.assert_allclose(values, np.clip((volume[..., 1] + 160) / 400, 0, 1), atol=1e-6)
+
+
+def test_dicom_films_in_predictions_out(tmp_path: Path) -> None:
+    bundle = copy_bundle("chest_xray_classification", tmp_path, per_class=1)
+    shutil.rmtree(bundle.data)
+    rng = np.random.default_rng(0)
+    for name, width in (("normal", 3), ("pneumonia", 9)):
+        (bundle.data / name / "study").mkdir(parents=True)
+        for index in range(8):
+            stripes = 1500.0 + 900 * ((np.arange(56)[:, None] // width) % 2) + rng.integers(0, 300, (56, 48))
+            for kind in ("film", "same, inverted") if index == 0 else ("film",):
+                # archives name files by UID, without a suffix
+                file = f"1.2.{index}.{len(kind)}" if index % 2 else f"{index} {kind}.dcm"
+                write_film(bundle.data / name / "study" / file, stripes, inverted=index == 1 or "inverted" in kind)
+    bundle.run("train")
+    bundle.run("evaluate")
+    metrics = json.loads((bundle.root / "eval" / "metrics.json").read_text())
+    assert metrics["n"] >= 2
+    bundle.run("inference", output_dir=str(tmp_path / "out"))
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["file"]: float(row["pneumonia"]) for row in csv.DictReader(file)}
+    assert len(rows) == 18
+    for name in ("normal", "pneumonia"):
+        pair = [rows[f"{name}/study/0 {kind}.dcm"] for kind in ("film", "same, inverted")]
+        assert pair[0] == pytest.approx(pair[1], abs=1e-3)
+    assert len({round(value, 6) for value in rows.values()}) > 12
 
 
 def test_grades_are_taken_in_the_order_that_is_given(tmp_path: Path) -> None:

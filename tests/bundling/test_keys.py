@@ -23,6 +23,8 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "names?": ([None, ["a", "b"]], [["a"], "ab", ["a", 1]]),
     "window?": ([None, [40, 400], (-600.0, 1500)], [[40, 0], [40], 40, ["40", "400"], [40, float("nan")]]),
     "frame?": ([None, "middle", 0, 17], [-1, "first", 1.5, True]),
+    "spacing?": ([None, 2, 0.5, [1, 1, 3.0]], [0, -1, [1, 2], [1, 2, 0], "2", True, float("inf")]),
+    "axes?": ([None, "PLS", "RAS", "SPR"], ["PL", "PLL", "PAS", "pls", "XYZ", 3, ["P", "L", "S"]]),
     "color": (["grey", "rgb"], ["gray", "RGB", None]),
     "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kappa"]),
     "split": (["test", "validation"], ["val", None]),

@@ -102,14 +102,49 @@ def test_a_template_needs_its_fields_and_no_stray_dollar(clone: Path) -> None:
         render(clone)
 
 
-def test_the_table_of_keys_and_the_configs_agree(clone: Path) -> None:
+def volumes(root: Path) -> None:
+    """Turn the clone's overlay into one for volumes."""
+    edit(
+        root / "configs" / "modalities" / "chest_xray.json",
+        lambda o: o["common"].update(spatial_dims=3, spacing=1.5, orientation="RAS"),
+    )
+
+
+def test_an_overlay_for_volumes_takes_what_the_base_has_for_them(clone: Path) -> None:
+    _, pictures = render(clone)
+    volumes(clone)
     _, files = render(clone)
-    configs = [json.loads(text) for path, text in files.items() if path.endswith(".json")]
-    present = {key for config in configs for key in config}
-    assert [key.name for key in KEYS if key.name not in present] == []
+    for config in ("train", "inference"):
+        content = json.loads(files[f"configs/{config}.json"])
+        assert (content["spatial_dims"], content["spacing"], content["series"]) == (3, 1.5, None)
+        kinds = [transform["_target_"].rpartition(".")[2] for transform in content["preprocessing"]["transforms"]]
+        assert kinds[:3] == ["ReadImaged", "ResampleToSpacingd", "FitForegroundd"]
+        assert "spacing" not in json.loads(pictures[f"configs/{config}.json"])
+    shape = json.loads(files["configs/metadata.json"])["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    assert shape == [224, 224, 224]
+    card = files["docs/README.md"]
+    assert "run towards right, anterior, superior, resampled to voxels of 1.5 mm" in card
+    assert "224 x 224 x 224 voxels" in card
+    assert "a DICOM series counted once" in card
+    assert "| `spacing` |" in card
+    assert "| `spacing` |" not in pictures["docs/README.md"]
+
+
+def test_a_key_for_volumes_is_refused_for_pictures(clone: Path) -> None:
+    edit(clone / "configs" / "modalities" / "chest_xray.json", lambda o: o["common"].update(spacing=2))
+    with pytest.raises(ConfigError, match="spacing"):
+        render(clone)
+
+
+def test_the_table_of_keys_and_the_configs_agree(clone: Path) -> None:
+    rendered = [render(clone)[1]]
+    volumes(clone)
+    rendered.append(render(clone)[1])
+    names = [f"configs/{name}.json" for name in ("train", "evaluate", "inference", "multi_gpu_train")]
+    configs = [json.loads(files[name]) for files in rendered for name in names]
+    assert {key.split("::")[0] for config in configs for key in config} == {key.name for key in KEYS} | PARTS
     assert len({key.name for key in KEYS}) == len(KEYS)
-    del configs[[f for f in files if f.endswith(".json")].index("configs/metadata.json")]
-    top = {key.split("::")[0] for config in configs for key in config}
-    assert top == {key.name for key in KEYS} | PARTS
-    readme = files["docs/README.md"]
-    assert all(f"| `{key.name}` |" in readme for key in KEYS)
+    for files in rendered:
+        present = {key for name in names for key in json.loads(files[name])}
+        listed = {key.name for key in KEYS if f"| `{key.name}` |" in files["docs/README.md"]}
+        assert listed == {key.name for key in KEYS} & present

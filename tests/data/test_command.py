@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from medmamba_monai import cli
-from medmamba_monai.data import build_datalist
+from medmamba_monai.data import build_datalist, read_image
 from medmamba_monai.data.phantom import write_phantoms
+from medmamba_monai.data.phantom_volume import phantom_head, write_heads, write_nifti, write_series
 
 
 @pytest.fixture
@@ -37,6 +41,41 @@ def test_leaks_and_damage_are_named(films: Path, tmp_path: Path, capsys: pytest.
     assert "same picture in two splits: 1" in printed
     assert f"unreadable: 1\n  {datalist.validation[0]['image']}" in printed
     assert "training should not go ahead" in printed
+
+
+def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = write_heads(tmp_path / "heads", 9)
+    command = ["data", "check", str(heads), "--volumes", "--output_dir", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "18 images" in printed
+    assert "odd" not in printed
+    report = json.loads((tmp_path / "out" / "data_report.json").read_text())
+    assert report["formats"] == {"nifti": 12, "dicom": 6}
+    assert report["sizes"]["smallest"] == report["sizes"]["largest"] == [44, 36, 40]
+
+    # one head as a series in one split and as a file in the other, a slice, and a series in time
+    datalist = build_datalist(heads, dicom_series=True)
+    copied, target = datalist.training[0]["image"], datalist.test[0]["image"]
+    image = read_image(heads / copied, spatial_dims=3, scale=None)
+    place = heads / target
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    if place.suffix:
+        write_nifti(place, image.array[0].astype(np.int16), image.meta["affine"], "LPS")
+    else:
+        write_series(place, image.array[0].astype(np.int16), image.meta["affine"])
+    volume, affine = phantom_head("narrow", 50)
+    write_nifti(heads / "narrow" / "slice.nii", volume[..., :1], affine)
+    nibabel.save(nibabel.Nifti1Image(np.stack([volume] * 3, -1), affine), heads / "narrow" / "time.nii")
+    datalist.training += [{"image": f"narrow/{name}.nii", "label": 0} for name in ("slice", "time")]
+    datalist.save(tmp_path / "list.json")
+    command = ["data", "check", str(tmp_path / "list.json"), "--dataset_dir", str(heads), *command[3:]]
+    assert cli.main(command) == 3
+    printed = capsys.readouterr().out
+    assert f"same picture in two splits: 1\n  {copied} = {target}" in printed
+    assert "unreadable: 2" in printed
+    assert "single slice" in printed
+    assert "series of 3 volumes" in printed
 
 
 def test_a_missing_source(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ def test_tiles_keep_the_shape_of_the_picture() -> None:
     red = tile(np.stack([np.ones((9, 9)), np.zeros((9, 9)), np.zeros((9, 9))]).astype(np.float32))
     assert red[TILE // 2, TILE // 2].tolist() == [255, 0, 0]
     volume = np.zeros((1, 20, 20, 3), np.float32)
-    volume[..., 1] = 1
-    assert tile(volume)[TILE // 2, TILE // 2, 0] == 255
+    volume[:, 5:15, 5:15, 1] = 0.01
+    volume[..., 0] = 1
+    shown = tile(volume)[..., 0]
+    assert (shown[TILE // 2, TILE // 2], shown[TILE // 2, TILE // 2 - 8]) == (255, 0)
+    assert not tile(np.ones((1, 20, 20, 3), np.float32)).any()
 
 
 def test_one_row_a_class(tmp_path: Path) -> None:

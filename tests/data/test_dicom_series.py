@@ -90,6 +90,24 @@ def test_without_positions_the_instance_number_counts(tmp_path: Path) -> None:
         read_image(folder)
 
 
+def test_distances_that_the_files_do_not_say_are_not_invented(tmp_path: Path) -> None:
+    image = read_image(_save_series(tmp_path / "s", ImagePositionPatient=""))
+    assert "spacing" not in image.meta
+    assert "affine" not in image.meta
+    thick = read_image(_save_series(tmp_path / "t", ImagePositionPatient="", SliceThickness=4))
+    assert thick.meta["spacing"] == [0.5, 0.75, 4.0]
+    no_pixels = read_image(_save_series(tmp_path / "u", PixelSpacing=None))
+    assert "spacing" not in no_pixels.meta
+    assert nibabel.aff2axcodes(no_pixels.meta["affine"]) == ("P", "L", "S")
+
+
+def test_one_slice_is_no_volume(tmp_path: Path) -> None:
+    folder = _save_series(tmp_path / "s", VOLUME[..., :1])
+    assert read_image(folder).array.shape == (1, 5, 6, 1)
+    with pytest.raises(DataError, match=r"is a single slice \(5 x 6 x 1\), a volume is needed"):
+        read_image(folder, spatial_dims=3)
+
+
 def test_two_series_are_told_apart(tmp_path: Path) -> None:
     folder = _save_series(tmp_path / "s", SeriesDescription="native")
     other = generate_uid()
@@ -174,7 +192,9 @@ def test_multiframe_as_volume(tmp_path: Path) -> None:
     frames = np.moveaxis(VOLUME, -1, 0)
     plain = _dataset(np.ascontiguousarray(frames), NumberOfFrames=7, SpacingBetweenSlices=3.0)
     pydicom.dcmwrite(tmp_path / "x.dcm", plain, enforce_file_format=True)
-    image = read_image(tmp_path / "x.dcm", spatial_dims=3, scale=None)
+    with pytest.raises(DataError, match=r"does not say how it lies in the patient.*orientation=null"):
+        read_image(tmp_path / "x.dcm", spatial_dims=3)
+    image = read_image(tmp_path / "x.dcm", spatial_dims=3, scale=None, orientation=None)
     np.testing.assert_array_equal(image.array[0], VOLUME)
     assert image.meta["spacing"] == [0.5, 0.75, 3.0]
     groups = []

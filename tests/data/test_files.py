@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from medmamba_monai.data.files import FileIndex, is_image_file, natural_key, scan_images
 from medmamba_monai.errors import DataError
@@ -45,6 +48,23 @@ def test_series_folder_is_one_item(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
     assert [name for name, _ in scan_images(tmp_path, dicom_series=True)] == ["P1", "P2"]
     assert [name for name, _ in scan_images(tmp_path)] == ["P1/IM1", "P1/IM2", "P2/x.dcm"]
+
+
+def test_series_beside_multiframe_objects_and_niftis(tmp_path: Path) -> None:
+    for name in ("series/1.dcm", "series/2.dcm", "enhanced/1.dcm", "enhanced/2.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        item = Dataset()
+        item.file_meta = FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = MRImageStorage
+        item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = generate_uid()
+        if name.startswith("enhanced"):
+            item.NumberOfFrames = 4
+        dcmwrite(tmp_path / name, item, enforce_file_format=True)
+    (tmp_path / "series" / "0.nii.gz").touch()
+    found = [name for name, _ in scan_images(tmp_path, dicom_series=True)]
+    assert found == ["enhanced/1.dcm", "enhanced/2.dcm", "series", "series/0.nii.gz"]
+    assert (".", tmp_path / "series") in scan_images(tmp_path / "series", dicom_series=True)
 
 
 def test_symbolic_links_are_followed_but_not_in_circles(tmp_path: Path, make_images: MakeImages) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medmamba_monai.data.fingerprints import near_duplicates, thumbnail
+from medmamba_monai.data.fingerprints import near_duplicates, pooled, thumbnail, volume_similarity
 from medmamba_monai.data.image import read_image
+from medmamba_monai.data.phantom_volume import CLASS_NAMES, phantom_head
 
 
 def _scene(rng: np.random.Generator, side: int = 160) -> Image.Image:
@@ -82,6 +84,20 @@ def test_thumbnails_of_volumes_show_the_middle() -> None:
     volume = np.zeros((1, 40, 40, 9), np.float32)
     volume[..., 4] = 1
     assert (thumbnail(volume) == 255).all()
+
+
+def test_volumes_are_compared_as_a_whole() -> None:
+    heads = [phantom_head(label, seed)[0][np.newaxis].astype(np.float32) for label in CLASS_NAMES for seed in (0, 1)]
+    small = [pooled(head) for head in heads]
+    assert small[0].shape == (16, 16, 16)
+    np.testing.assert_allclose(
+        pooled(heads[0][:, :32, :32, :32]), heads[0][0, :32, :32, :32].reshape([16, 2] * 3).mean((1, 3, 5)), rtol=1e-5
+    )
+    assert volume_similarity(small[0], pooled(np.repeat(heads[0], 2, axis=3))) > 0.97
+    for i, j in itertools.combinations(range(4), 2):
+        assert volume_similarity(small[i], small[j]) < 0.95
+    assert volume_similarity(small[0], pooled(heads[0][..., ::-1] * 7 + 3)) > 0.99
+    assert volume_similarity(small[0], np.zeros_like(small[0])) == 0
 
 
 def test_real_pictures(shared: Path) -> None:

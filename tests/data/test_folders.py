@@ -91,6 +91,24 @@ def test_list_images(tmp_path: Path, make_images: MakeImages) -> None:
         list_images(tmp_path / "empty")
 
 
+def test_series_are_items_of_their_class(tmp_path: Path) -> None:
+    for name in ("sick/P1/1.dcm", "sick/P1/2.dcm", "well/P2/T1/1.dcm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "well" / "x.nii").touch()
+    entries = folder_entries(tmp_path, dicom_series=True)
+    assert [(entry.file, entry.label) for entry in entries] == [
+        ("sick/P1", "sick"),
+        ("well/P2/T1", "well"),
+        ("well/x.nii", "well"),
+    ]
+    alone = list_images(tmp_path / "sick" / "P1", dicom_series=True)
+    assert alone == [{"image": str(tmp_path / "sick" / "P1"), "file": "P1"}]
+    (tmp_path / "well" / "3.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    with pytest.raises(DataError, match=r"well: holds DICOM slices where folders of series are expected.*own"):
+        folder_entries(tmp_path, dicom_series=True)
+
+
 def test_list_images_of_an_archive(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", train_images=np.zeros((2, 4, 4), np.uint8), test_images=np.zeros((1, 4, 4), np.uint8))
     expected = ["x.npz#train/0", "x.npz#train/1", "x.npz#test/0"]

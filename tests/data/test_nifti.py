@@ -101,6 +101,9 @@ def test_series_in_time(tmp_path: Path) -> None:
     second = read_image(path, orientation=None, scale=None, frame=1)
     np.testing.assert_array_equal(second.array[0], DATA + 1000)
     assert second.meta["frames"] == 2
+    with pytest.raises(DataError, match=r"is a series of 2 volumes, and one volume is needed.*frame=0 to 1"):
+        read_image(path, spatial_dims=3)
+    assert read_image(path, spatial_dims=3, frame="middle").meta["frame"] == 1
     with pytest.raises(DataError, match="has 2 frames, frame 2"):
         read_image(path, frame=2)
 
