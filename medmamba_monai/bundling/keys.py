@@ -61,6 +61,10 @@ def _is_frame(value: Any) -> bool:
     return value == "middle" or _is_whole(value, 0)
 
 
+def _is_layout(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("kind") in ("folders", "table", "npz")
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -91,6 +95,11 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "frame?": ("null, middle or a whole number of at least 0", _optional(_is_frame)),
     "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
     "split": _one_of("test", "validation", "training"),
+    "flag or pixels": (
+        "true, false or one of 28, 64, 128 and 224",
+        lambda value: isinstance(value, bool) or (isinstance(value, int) and value in (28, 64, 128, 224)),
+    ),
+    "layout?": ("null or a dictionary with the kind folders, table or npz", _optional(_is_layout)),
     "any": ("anything", lambda value: True),
 }
 """Kinds of value: how an error names them, and the test that a value has to pass."""
@@ -129,6 +138,16 @@ KEYS = (
         "class_names",
         "names?",
         "class names in the order of the network's outputs; null: as found in the data",
+    ),
+    Key(
+        "layout",
+        "layout?",
+        "how a public archive in dataset_dir is laid out, as the files dataset_NAME.json say; null: as found",
+    ),
+    Key(
+        "download",
+        "flag or pixels",
+        "fetch a MedMNIST set that dataset_dir lacks: true (in the size that suits image_size), 28, 64, 128 or 224",
     ),
     Key(
         "ckpt_dir",
@@ -186,7 +205,7 @@ KEYS = (
 PARTS = frozenset(
     {
         *("imports", "initialize", "run", "finalize", "train", "validate"),
-        *("in_channels", "spatial_size", "splits", "classes", "preprocessing", "postprocessing"),
+        *("data_source", "in_channels", "spatial_size", "splits", "classes", "preprocessing", "postprocessing"),
         *("model_info", "initial_network", "network", "loss", "optimizer", "steps_per_epoch", "lr_scheduler"),
         *("dataset", "dataloader", "inferer", "handlers", "evaluator"),
     }

@@ -59,6 +59,14 @@ def begin() -> None:
     parser = _parser()
     if "bundle_root" in parser:
         parser.get()["bundle_root"] = parser.get_parsed_content("bundle_root")
+    _refuse_unnamed_download(parser.get())
+
+
+def _refuse_unnamed_download(config: dict[str, Any]) -> None:
+    """A download goes into a folder that the user named, never into a default one."""
+    default = str(config.get("dataset_dir", "")).startswith("$@bundle_root")
+    if config.get("download", False) is not False and default:
+        raise ConfigError("does not say where to", where="download", remedy="give --dataset_dir FOLDER as well")
 
 
 def bundle_root() -> str:

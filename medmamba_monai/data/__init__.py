@@ -9,15 +9,18 @@ from medmamba_monai.data.check import check_datalist
 from medmamba_monai.data.datalist import Datalist, Record
 from medmamba_monai.data.folders import list_images
 from medmamba_monai.data.image import MedicalImage, read_image
+from medmamba_monai.data.medmnist_fetch import fetch_medmnist
 from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
 from medmamba_monai.data.report import CheckReport
+from medmamba_monai.data.source import DataSource
 from medmamba_monai.data.splits import assign_splits
 from medmamba_monai.data.stain import RandStainJitterd
 from medmamba_monai.data.storage import preprocessing_digest
 
 __all__ = [
     "CheckReport",
+    "DataSource",
     "Datalist",
     "MedMambaImageReader",
     "MedicalImage",
@@ -27,6 +30,7 @@ __all__ = [
     "assign_splits",
     "build_datalist",
     "check_datalist",
+    "fetch_medmnist",
     "list_images",
     "prepare_datalist",
     "preprocessing_digest",
