@@ -84,9 +84,10 @@ def presets_section(presets: list[Preset]) -> str:
     rows = ["| file | data set | classes | published parts | licence | layout |", "|---|---|---|---|---|---|"]
     for preset in presets:
         name, splits, licence, status = (preset.keys["data_source"][key] for key in SHOWN)
-        rows.append(
-            f"| `configs/{preset.file}` | {name} | {len(preset.keys['class_names'])} | {splits} | {licence} | {status} |"
-        )
+        classes = len(preset.keys["class_names"])
+        rows.append(f"| `configs/{preset.file}` | {name} | {classes} | {splits} | {licence} | {status} |")
+    sources = [preset.keys["data_source"] for preset in presets]
+    notes = [f"- {source['name']}: {source['notes']}" for source in sources if source.get("notes")]
     example = f"['BUNDLE/configs/train.json','BUNDLE/configs/{presets[0].file}']"
     return "\n".join(
         [
@@ -95,6 +96,7 @@ def presets_section(presets: list[Preset]) -> str:
             "",
             *rows,
             "",
+            *([*notes, ""] if notes else []),
             "```",
             f'python -m monai.bundle run --config_file "{example}" --bundle_root BUNDLE --dataset_dir UNPACKED_ARCHIVE',
             "```",

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medmamba_monai.data import DataSource, Datalist, fetch_medmnist, prepare_datalist
+from medmamba_monai.data import Datalist, DataSource, fetch_medmnist, prepare_datalist
 from medmamba_monai.data.layout import parse_layout
 from medmamba_monai.data.medmnist_fetch import size_for
 from medmamba_monai.errors import CheckpointError, ConfigError, DataError
@@ -80,7 +80,7 @@ class Splits:
 
     def _prepared(self) -> Datalist:
         folder: str | Path = self.dataset_dir
-        if self.download is not False and self.file is None:
+        if self.download is not False:
             folder = self._fetched()
         if not Path(folder).exists():
             raise DataError(

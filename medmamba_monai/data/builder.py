@@ -125,10 +125,10 @@ def build_datalist(
 ) -> Datalist:
     """Make the datalist of a data set; nothing is written.
 
-    The source is, in this order: ``csv``; what ``layout`` says; labels.csv in ``dataset_dir``; an npz file (``dataset_dir`` itself
-    or the only one in it); folders train, val and test with class folders in them; class folders. Splits that
-    the source gives are kept; where it gives training and test but no validation part, that is taken from the
-    training part, and where it gives none, all three are drawn: stratified, grouped and seeded.
+    The source is, in this order: ``csv``; what ``layout`` says; labels.csv in ``dataset_dir``; an npz file
+    (``dataset_dir`` itself or the only one in it); folders train, val and test with class folders in them; class
+    folders. Splits that the source gives are kept; where it gives training and test but no validation part, that
+    is taken from the training part, and where it gives none, all three are drawn: stratified, grouped and seeded.
 
     Args:
         dataset_dir: folder of the images, or one npz file; never written to.

@@ -181,7 +181,10 @@ def _shallowest(path: Path, fits: Callable[[Path], bool]) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    inside = (item for item in folder.iterdir() if not item.name.startswith((".", "__")) and item.is_dir())
+    try:
+        inside = [item for item in folder.iterdir() if not item.name.startswith((".", "__")) and item.is_dir()]
+    except PermissionError:  # of somebody else, beside the archive
+        return []
     return sorted(inside, key=lambda item: natural_key(item.name))
 
 

@@ -73,7 +73,7 @@ def fetch_medmnist(name: str, folder: str | os.PathLike[str], size: int, *, prog
         raise DataError(
             "is not there, and several processes would fetch it at once",
             where=str(target),
-            remedy="fetch it first: python -c \"from medmamba_monai.data import fetch_medmnist; "
+            remedy='fetch it first: python -c "from medmamba_monai.data import fetch_medmnist; '
             f"fetch_medmnist('{name}', '{folder}', {size})\"",
         )
     _download(address, target, progress)

@@ -59,7 +59,9 @@ class DataSource:
             raise ConfigError("every value is a text, tree a list of texts", where="data_source")
         if value["layout_status"] not in STATUSES:
             remedy = f"use one of {', '.join(STATUSES)}"
-            raise ConfigError(f"layout_status {value['layout_status']!r} is unknown", where="data_source", remedy=remedy)
+            raise ConfigError(
+                f"layout_status {value['layout_status']!r} is unknown", where="data_source", remedy=remedy
+            )
         return cls(**texts, tree=tuple(tree))
 
     def explain(self, problem: DataError) -> DataError:
