@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from medmamba_monai.data.builder import build_datalist
@@ -134,3 +135,23 @@ def test_what_a_layout_leaves_out_is_not_predicted(tmp_path: Path, make_images: 
     assert [item["file"] for item in list_images(tmp_path, layout=FOLDERS | {"exclude_files": ["masks/*"]})] == [
         "a/0.png"
     ]
+
+
+def test_of_several_archives_the_named_one_is_predicted(tmp_path: Path, make_images: MakeImages) -> None:
+    def write(name: str) -> None:
+        np.savez(tmp_path / name, train_images=np.zeros((2, 4, 4), np.uint8), train_labels=np.array([0, 1]))
+
+    layout = {"kind": "npz", "name": "bloodmnist"}
+    write("mine.npz")
+    assert len(list_images(tmp_path, layout=layout)) == 2, "an archive of one's own"
+    write("pathmnist.npz")
+    with pytest.raises(DataError, match=r"pathmnist.npz: is another data set than bloodmnist"):
+        list_images(tmp_path, layout=layout)
+    with pytest.raises(DataError, match=r"pathmnist.npz: is another data set than bloodmnist"):
+        list_images(tmp_path / "pathmnist.npz", layout=layout)
+    write("bloodmnist_64.npz")
+    make_images(tmp_path, {"new": 1})
+    assert [item["file"] for item in list_images(tmp_path, layout=layout)] == [
+        *("new/0.png", "bloodmnist_64.npz#train/0", "bloodmnist_64.npz#train/1"),
+    ]
+    assert len(list_images(tmp_path)) == 7
