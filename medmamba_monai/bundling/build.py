@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medmamba_monai.bundling.layout import json_text
 from medmamba_monai.bundling.merge import read_json
+from medmamba_monai.bundling.presets import load_presets
 from medmamba_monai.bundling.render import load_base, render_bundle
 from medmamba_monai.errors import ConfigError
 
@@ -53,9 +54,10 @@ def render_all(root: Path) -> dict[str, bytes]:
     overlays = sorted((root / "configs" / "modalities").glob("*.json"))
     if not overlays:
         raise ConfigError("no overlay found", where=str(root / "configs" / "modalities"), remedy="add <name>.json")
+    presets = load_presets(root / "configs" / "datasets", [overlay.stem for overlay in overlays])
     files: dict[str, bytes] = {}
     for overlay in overlays:
-        name, texts = render_bundle(base, overlay)
+        name, texts = render_bundle(base, overlay, presets)
         files.update({f"bundles/{name}/{path}": text.encode() for path, text in texts.items()})
     files = dict(sorted(files.items()))
     lock = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}

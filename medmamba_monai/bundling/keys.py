@@ -72,6 +72,10 @@ def _is_axes(value: Any) -> bool:
     return all(len(set(pair) & set(value)) == 1 for pair in ("RL", "AP", "SI"))
 
 
+def _is_layout(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("kind") in ("folders", "table", "npz")
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -104,6 +108,11 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "axes?": ("null or three letters such as PLS", _optional(_is_axes)),
     "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
     "split": _one_of("test", "validation", "training"),
+    "flag or pixels": (
+        "true, false or one of 28, 64, 128 and 224",
+        lambda value: isinstance(value, bool) or (isinstance(value, int) and value in (28, 64, 128, 224)),
+    ),
+    "layout?": ("null or a dictionary with the kind folders, table or npz", _optional(_is_layout)),
     "any": ("anything", lambda value: True),
 }
 """Kinds of value: how an error names them, and the test that a value has to pass."""
@@ -142,6 +151,16 @@ KEYS = (
         "class_names",
         "names?",
         "class names in the order of the network's outputs; null: as found in the data",
+    ),
+    Key(
+        "layout",
+        "layout?",
+        "how a public archive in dataset_dir is laid out, as the files dataset_NAME.json say; null: as found",
+    ),
+    Key(
+        "download",
+        "flag or pixels",
+        "fetch a MedMNIST set that dataset_dir lacks: true (in the size that suits image_size), 28, 64, 128 or 224",
     ),
     Key(
         "ckpt_dir",
@@ -210,7 +229,16 @@ KEYS = (
 PARTS = frozenset(
     {
         *("imports", "initialize", "run", "finalize", "train", "validate"),
-        *("spatial_dims", "in_channels", "spatial_size", "splits", "classes", "preprocessing", "postprocessing"),
+        *(
+            "data_source",
+            "spatial_dims",
+            "in_channels",
+            "spatial_size",
+            "splits",
+            "classes",
+            "preprocessing",
+            "postprocessing",
+        ),
         *("model_info", "initial_network", "network", "loss", "optimizer", "steps_per_epoch", "lr_scheduler"),
         *("dataset", "dataloader", "inferer", "handlers", "evaluator"),
     }

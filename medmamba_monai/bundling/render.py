@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import medmamba_monai
 from medmamba_monai.bundling.keys import KEYS
 from medmamba_monai.bundling.layout import json_text
 from medmamba_monai.bundling.merge import SEPARATOR, merge, missing, nearest, read_json
+from medmamba_monai.bundling.presets import Preset, presets_section, refuse_foreign_keys
 from medmamba_monai.errors import ConfigError
 
 __all__ = ["Base", "load_base", "render_bundle"]
@@ -95,12 +96,13 @@ def load_base(folder: Path) -> Base:
     return Base(folder, sections, templates, read_json(folder / f"{VOLUME}.json"))
 
 
-def render_bundle(base: Base, overlay_file: Path) -> tuple[str, dict[str, str]]:
+def render_bundle(base: Base, overlay_file: Path, presets: Sequence[Preset] = ()) -> tuple[str, dict[str, str]]:
     """Render the bundle of one overlay.
 
     Args:
         base: from `load_base`.
         overlay_file: configs/modalities/<name>.json.
+        presets: of all bundles; those that name this one are rendered into it.
 
     Returns:
         The bundle's name (the overlay's file name with ``_classification``), and its files: text by path.
@@ -118,7 +120,11 @@ def render_bundle(base: Base, overlay_file: Path) -> tuple[str, dict[str, str]]:
     _refuse_incomplete(merged, base.folder, overlay_file)
     merged["metadata"] = _describe(merged["metadata"], merged["train"], overlay["classes"], name)
     files = {f"configs/{section}.json": json_text(merged[section]) for section in SECTIONS if section != "common"}
-    fields = _card_fields(overlay, merged, name)
+    own = [preset for preset in presets if preset.bundle == overlay_file.stem]
+    for preset in own:
+        refuse_foreign_keys(preset, merged["train"])
+        files[f"configs/{preset.file}"] = json_text(preset.keys)
+    fields = _card_fields(overlay, merged, name) | {"presets": presets_section(own)}
     for path, template in TEMPLATES.items():
         files[path] = _filled(base.templates[template], fields, base.folder / template, overlay_file)
     return name, files

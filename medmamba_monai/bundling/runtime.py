@@ -46,6 +46,9 @@ __all__ = [
     "with_pretrained",
 ]
 
+DEFAULT_DATASET_DIR = "$@bundle_root + '/data'"
+"""What the bundles' configs say of dataset_dir where a run says nothing."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,6 +62,13 @@ def begin() -> None:
     parser = _parser()
     if "bundle_root" in parser:
         parser.get()["bundle_root"] = parser.get_parsed_content("bundle_root")
+    _refuse_unnamed_download(parser.get())
+
+
+def _refuse_unnamed_download(config: dict[str, Any]) -> None:
+    """A download goes into a folder that the user named, never into a default one."""
+    if config.get("download", False) is not False and config.get("dataset_dir") == DEFAULT_DATASET_DIR:
+        raise ConfigError("does not say where to", where="download", remedy="give --dataset_dir FOLDER as well")
 
 
 def bundle_root() -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medmamba_monai.data import Datalist, prepare_datalist
-from medmamba_monai.errors import CheckpointError, DataError
+from medmamba_monai.data import Datalist, DataSource, fetch_medmnist, prepare_datalist
+from medmamba_monai.data.layout import parse_layout
+from medmamba_monai.data.medmnist_fetch import size_for
+from medmamba_monai.errors import CheckpointError, ConfigError, DataError
 from medmamba_monai.networks.model_info import ModelInfo
 
 __all__ = ["PARTS", "Splits"]
@@ -28,6 +31,10 @@ class Splits:
         class_names: in the order of the network's outputs; None: as found in the data.
         ckpt_dir: where model.json names the classes when there is no data at all.
         dicom_series: a folder of DICOM slices is one volume.
+        layout: how the archive of a public data set is laid out; None: as found.
+        source: what is known of that data set, for messages.
+        download: whether a MedMNIST archive that is lacking is fetched into ``dataset_dir``, or in which size.
+        image_size: length of each image axis, which decides the size to fetch where ``download`` does not.
     """
 
     def __init__(
@@ -40,6 +47,10 @@ class Splits:
         class_names: list[str] | None = None,
         ckpt_dir: str | None = None,
         dicom_series: bool = False,
+        layout: Mapping[str, Any] | None = None,
+        source: Mapping[str, Any] | None = None,
+        download: bool | int = False,
+        image_size: Sequence[int] = (),
     ) -> None:
         self.dataset_dir = str(Path(dataset_dir).expanduser())
         self.file = datalist
@@ -48,28 +59,65 @@ class Splits:
         self.given_names = class_names
         self.ckpt_dir = ckpt_dir
         self.dicom_series = dicom_series
+        self.layout = None if layout is None else parse_layout(layout)
+        self.given_layout = layout
+        self.source = None if source is None else DataSource.parse(source)
+        self.download, self.image_size = download, image_size
 
     @cached_property
     def datalist(self) -> Datalist:
         """The data list: read, or made and written to ``output_dir``.
 
         Raises:
-            DataError: there is no usable data.
+            DataError: there is no usable data; where the data set is known, what it should look like.
         """
-        if not Path(self.dataset_dir).exists():
+        problem = None
+        try:
+            return self._prepared()
+        except DataError as error:
+            problem = error
+        # outside the handler, so that the message shown is this one and not the cause that it repeats
+        written = str(Path(self.output_dir).expanduser().resolve())
+        about_archive = self.file is None and not (problem.where or "").startswith(written)
+        raise self.source.explain(problem) if self.source is not None and about_archive else problem
+
+    def _prepared(self) -> Datalist:
+        folder: str | Path = self.dataset_dir
+        if self.download is not False:
+            folder = self._fetched()
+        if not Path(folder).exists():
             raise DataError(
                 "there is no such folder",
                 where=f"dataset_dir {self.dataset_dir}",
                 remedy="give --dataset_dir",
             )
         return prepare_datalist(
-            self.dataset_dir,
+            folder,
             self.file,
             output_dir=self.output_dir,
             seed=self.seed,
             class_names=self.given_names,
             dicom_series=self.dicom_series,
+            layout=self.given_layout,
         )
+
+    def _fetched(self) -> str | Path:
+        """The folder, or the archive in it that was asked for, fetched if it is lacking.
+
+        Raises:
+            ConfigError: the data set cannot be fetched.
+        """
+        if self.layout is None or self.layout.kind != "npz":
+            raise ConfigError(
+                "only MedMNIST sets can be fetched",
+                where="download",
+                remedy="use a preset dataset_<name>mnist.json, or leave download out and give --dataset_dir",
+            )
+        path = Path(self.dataset_dir)
+        if self.download is True and (path.is_file() or any(self.layout.takes(item.name) for item in path.glob("*"))):
+            return path
+        size = size_for(self.image_size) if self.download is True else int(self.download)
+        return fetch_medmnist(self.layout.place, path, size)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -79,7 +127,8 @@ class Splits:
             DataError: there is neither.
         """
         model = Path(self.ckpt_dir or ".") / "model.json"
-        if Path(self.dataset_dir).exists() or self.ckpt_dir is None or not model.is_file():
+        has_data = Path(self.dataset_dir).exists() or self.download is not False
+        if has_data or self.ckpt_dir is None or not model.is_file():
             return list(self.datalist.class_names)
         return list(ModelInfo.load(self.ckpt_dir).class_names)
 

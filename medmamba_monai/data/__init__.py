@@ -10,9 +10,11 @@ from medmamba_monai.data.datalist import Datalist, Record
 from medmamba_monai.data.folders import list_images
 from medmamba_monai.data.foreground import FitForegroundd, NormalizeForegroundd
 from medmamba_monai.data.image import MedicalImage, read_image
+from medmamba_monai.data.medmnist_fetch import fetch_medmnist
 from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
 from medmamba_monai.data.report import CheckReport
+from medmamba_monai.data.source import DataSource
 from medmamba_monai.data.spacing import ResampleToSpacingd
 from medmamba_monai.data.splits import assign_splits
 from medmamba_monai.data.stain import RandStainJitterd
@@ -20,6 +22,7 @@ from medmamba_monai.data.storage import preprocessing_digest
 
 __all__ = [
     "CheckReport",
+    "DataSource",
     "Datalist",
     "FitForegroundd",
     "MedMambaImageReader",
@@ -32,6 +35,7 @@ __all__ = [
     "assign_splits",
     "build_datalist",
     "check_datalist",
+    "fetch_medmnist",
     "list_images",
     "prepare_datalist",
     "preprocessing_digest",

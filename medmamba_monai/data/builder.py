@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from medmamba_monai.data.entries import SPLITS, Entry, SplitName
 from medmamba_monai.data.files import dataset_root, natural_key, require_folder
 from medmamba_monai.data.folders import folder_entries
 from medmamba_monai.data.labels import rename_and_drop, resolve_class_names
+from medmamba_monai.data.layout import Place, locate, parse_layout
 from medmamba_monai.data.medmnist import medmnist_entries
 from medmamba_monai.data.splits import assign_splits, check_fractions
 from medmamba_monai.data.tables import table_entries
@@ -43,6 +44,29 @@ def collect(
     *,
     csv: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
+    layout: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> LabelledSet:
+    """Labelled images of a data set, not yet split; arguments and errors as for ``build_datalist``."""
+    path = require_folder(dataset_dir)
+    root = dataset_root(path)
+    if layout is None or csv is not None:
+        return _labelled(root, _place(path, csv), class_names, **options)
+    parsed = parse_layout(layout)
+    place = locate(parsed, path.absolute(), class_names)
+    base = place.path if place.kind == "folders" else place.path.parent
+    found = _labelled(base, place, class_names, **(options | parsed.options))
+    below = base.relative_to(root).as_posix()
+    if below == ".":
+        return found
+    return replace(found, entries=[replace(entry, file=f"{below}/{entry.file}") for entry in found.entries])
+
+
+def _labelled(
+    root: Path,
+    place: Place,
+    class_names: Sequence[str] | None,
+    *,
     label_map: Mapping[str, str] | None = None,
     exclude_classes: Sequence[str] = (),
     exclude_files: Sequence[str] = (),
@@ -55,16 +79,12 @@ def collect(
     verify_md5: bool = False,
     allow_missing_classes: bool = False,
 ) -> LabelledSet:
-    """Labelled images of a data set, not yet split; arguments and errors as for ``build_datalist``."""
-    path = require_folder(dataset_dir)
-    root = dataset_root(path)
-    table = _table_of(root, csv) if path.is_dir() or csv is not None else None
-    archive = None if table else _archive_of(path)
+    """What the source at ``place`` holds, with files relative to ``root``."""
     source: dict[str, Any]
-    if table is not None:
+    if place.kind == "table":
         roles = dict(columns or {}) | ({"group": group_column} if group_column else {})
         entries = table_entries(
-            table,
+            place.path,
             root,
             columns=roles,
             split_values=split_values,
@@ -72,13 +92,14 @@ def collect(
             group_pattern=group_pattern,
             find_by_name=find_by_name,
         )
-        source = {"kind": "csv", "file": table.name, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()}
-    elif archive is not None:
-        entries, names = medmnist_entries(archive, check_md5=verify_md5)
+        digest = hashlib.sha256(place.path.read_bytes()).hexdigest()
+        source = {"kind": "csv", "file": place.path.name, "sha256": digest}
+    elif place.kind == "npz":
+        entries, names = medmnist_entries(place.path, check_md5=verify_md5)
         present = {entry.label for entry in entries} - set(exclude_classes)
         if class_names is None and not label_map:
             class_names = [name for name in names if name in present]
-        source = {"kind": "npz", "file": archive.name}
+        source = {"kind": "npz", "file": place.path.name}
     else:
         entries = folder_entries(
             root, exclude_files=exclude_files, group_pattern=group_pattern, dicom_series=dicom_series
@@ -86,7 +107,7 @@ def collect(
         source = {"kind": "folder"}
     entries = rename_and_drop(entries, label_map, exclude_classes)
     if not entries:
-        raise DataError("no images are left", where=str(path), remedy="exclude fewer classes or files")
+        raise DataError("no images are left", where=str(place.path), remedy="exclude fewer classes or files")
     return LabelledSet(entries, resolve_class_names(entries, class_names, allow_missing=allow_missing_classes), source)
 
 
@@ -95,6 +116,7 @@ def build_datalist(
     *,
     csv: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
+    layout: Mapping[str, Any] | None = None,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     allow_missing_classes: bool = False,
@@ -103,16 +125,17 @@ def build_datalist(
 ) -> Datalist:
     """Make the datalist of a data set; nothing is written.
 
-    The source is, in this order: ``csv``; labels.csv in ``dataset_dir``; an npz file (``dataset_dir`` itself
-    or the only one in it); folders train, val and test with class folders in them; class folders. Splits that
-    the source gives are kept; where it gives training and test but no validation part, that is taken from the
-    training part, and where it gives none, all three are drawn: stratified, grouped and seeded.
+    The source is, in this order: ``csv``; what ``layout`` says; labels.csv in ``dataset_dir``; an npz file
+    (``dataset_dir`` itself or the only one in it); folders train, val and test with class folders in them; class
+    folders. Splits that the source gives are kept; where it gives training and test but no validation part, that
+    is taken from the training part, and where it gives none, all three are drawn: stratified, grouped and seeded.
 
     Args:
         dataset_dir: folder of the images, or one npz file; never written to.
         csv: label table (file, label, optional patient_id, group_id or group, optional split); a bare name is
             also looked for in ``dataset_dir``.
         class_names: the classes in their order; None: the labels in natural order.
+        layout: how the archive of a public data set is laid out, see ``parse_layout``; None: as found.
         fractions: shares of training, validation and test.
         seed: seed of the split.
         allow_missing_classes: accept a class without images, or with fewer groups than there are splits.
@@ -128,7 +151,12 @@ def build_datalist(
         ConfigError: arguments that make no sense.
     """
     labelled = collect(
-        dataset_dir, csv=csv, class_names=class_names, allow_missing_classes=allow_missing_classes, **options
+        dataset_dir,
+        csv=csv,
+        class_names=class_names,
+        layout=layout,
+        allow_missing_classes=allow_missing_classes,
+        **options,
     )
     names, entries = labelled.class_names, labelled.entries
     shares = check_fractions(fractions)
@@ -149,6 +177,16 @@ def build_datalist(
     if not allow_missing_classes:
         _refuse_untrained(datalist, where)
     return datalist
+
+
+def _place(path: Path, csv: str | os.PathLike[str] | None) -> Place:
+    """Where the labels stand when nothing is said of the layout."""
+    root = dataset_root(path)
+    table = _table_of(root, csv) if path.is_dir() or csv is not None else None
+    if table is not None:
+        return Place("table", table)
+    archive = _archive_of(path)
+    return Place("folders", root) if archive is None else Place("npz", archive)
 
 
 def _table_of(root: Path, csv: str | os.PathLike[str] | None) -> Path | None:

@@ -1,24 +1,30 @@
 """The class-per-folder source, with or without train, val and test folders above the classes.
 
-Imports files, entries.
+Imports files, entries, layout.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medmamba_monai.data.entries import Entry, SplitName, split_or_none
 from medmamba_monai.data.files import natural_key, require_folder, scan_images
+from medmamba_monai.data.layout import Layout, parse_layout
 from medmamba_monai.errors import ConfigError, DataError
 
 __all__ = ["folder_entries", "group_by_pattern", "list_images"]
 
 
 def list_images(
-    dataset_dir: str | os.PathLike[str], *, exclude_files: Sequence[str] = (), dicom_series: bool = False
+    dataset_dir: str | os.PathLike[str],
+    *,
+    exclude_files: Sequence[str] = (),
+    dicom_series: bool = False,
+    layout: Mapping[str, Any] | None = None,
 ) -> list[dict[str, str]]:
     """Every image below a folder, for prediction: no labels, no class folders needed.
 
@@ -26,17 +32,27 @@ def list_images(
         dataset_dir: the folder, searched recursively, or one image file.
         exclude_files: shell patterns on the relative path or file name to leave out.
         dicom_series: a folder that holds DICOM slices is one volume instead of many images, ``dataset_dir`` too.
+        layout: of the data set the network was trained on, see ``parse_layout``. Its exclude_files and dicom_series
+            hold here too; of several MedMNIST archives in the folder only the one it names is listed. Images that
+            are in no archive are listed as they are found.
 
     Returns:
         In natural order of the relative path: {"image": absolute path, "file": relative path}. A MedMNIST npz
         gives one item for each of its images.
 
     Raises:
-        DataError: the folder does not exist or holds no image.
+        DataError: the folder does not exist, holds no image, or holds another MedMNIST set than the layout's.
     """
     from medmamba_monai.data.npz import member_names
 
     path = require_folder(dataset_dir).absolute()
+    archives = [path] if path.suffix.lower() == ".npz" else []
+    archives = archives or sorted(path.glob("*.npz"), key=lambda item: natural_key(item.name))
+    if layout is not None:
+        parsed = parse_layout(layout)
+        exclude_files = [*exclude_files, *parsed.options.get("exclude_files", ())]
+        dicom_series = dicom_series or parsed.options.get("dicom_series", False)
+        archives = _of_layout(parsed, archives)
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return [{"image": f"{path}#{m}", "file": f"{path.name}#{m}"} for m in member_names(path)]
@@ -45,11 +61,28 @@ def list_images(
         {"image": str(found), "file": path.name if relative == "." else relative}
         for relative, found in scan_images(path, exclude_files=exclude_files, dicom_series=dicom_series)
     ]
-    for archive in sorted(path.glob("*.npz"), key=lambda item: natural_key(item.name)):
+    for archive in archives:
         items += [{"image": f"{archive}#{m}", "file": f"{archive.name}#{m}"} for m in member_names(archive)]
     if not items:
         raise _no_images(path)
     return items
+
+
+def _of_layout(layout: Layout, archives: list[Path]) -> list[Path]:
+    """The archives that may hold images of the layout's data set."""
+    from medmamba_monai.data.medmnist import known_classes
+
+    if layout.kind != "npz":
+        return archives
+    fitting = [archive for archive in archives if layout.takes(archive.name)]
+    foreign = [archive for archive in archives if known_classes(archive) and archive not in fitting]
+    if foreign and not fitting:
+        raise DataError(
+            f"is another data set than {layout.place}, which the layout names",
+            where=str(foreign[0]),
+            remedy=f"give {layout.place}.npz, or a folder of images, or leave the layout out",
+        )
+    return fitting or archives
 
 
 def _no_images(path: Path) -> DataError:

@@ -16,7 +16,7 @@ from medmamba_monai.data.medmnist_table import MEDMNIST_CLASSES, MEDMNIST_MD5
 from medmamba_monai.data.npz import load_array, npz_headers
 from medmamba_monai.errors import DataError
 
-__all__ = ["known_classes", "medmnist_entries", "verify_md5"]
+__all__ = ["known_classes", "md5_of", "medmnist_entries", "verify_md5"]
 
 
 def known_classes(path: Path) -> tuple[str, ...] | None:
@@ -30,26 +30,31 @@ def known_classes(path: Path) -> tuple[str, ...] | None:
     return MEDMNIST_CLASSES.get(match[1]) if match else None
 
 
+def md5_of(path: Path) -> str:
+    """MD5 sum of a file, as hexadecimal digits."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def verify_md5(path: Path) -> str:
     """MD5 sum of the file, after comparing it with the official one.
 
     Raises:
         DataError: it differs, or the file is none of MedMNIST's.
     """
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    official = MEDMNIST_MD5.get(path.name.lower())
+    digest, official = md5_of(path), MEDMNIST_MD5.get(path.name.lower())
     if official is None:
         raise DataError(
-            f"no official MD5 sum is known for this name (this file has {digest.hexdigest()})",
+            f"no official MD5 sum is known for this name (this file has {digest})",
             where=str(path),
             remedy="if you trust the file, leave the check out: verify_md5=False",
         )
-    if digest.hexdigest() != official:
+    if digest != official:
         raise DataError(
-            f"MD5 sum is {digest.hexdigest()}, the official file has {official}: not the same file",
+            f"MD5 sum is {digest}, the official file has {official}: not the same file",
             where=str(path),
             remedy="fetch it again, or, if you trust this file, accept it with verify_md5=False",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def prepare_datalist(
         result = build_datalist(root, csv=given, class_names=class_names, seed=seed, **options)
     else:
         result = earlier
-        if given is not None or earlier.source.get("kind") in ("folder", "npz") or _has_table(root, earlier):
+        comparable = earlier.source.get("kind") in ("folder", "npz") or _has_table(root, earlier, options.get("layout"))
+        if given is not None or comparable:
             options.pop("fractions", None)  # the earlier splits stay
             now = collect(root, csv=given, class_names=class_names, **options)
             _refuse_changes(earlier, now, target)
@@ -98,9 +99,13 @@ def _content(datalist: Datalist) -> tuple[Any, ...]:
     return (datalist.class_names, *(datalist.records(split) for split in SPLITS))
 
 
-def _has_table(root: Path, earlier: Datalist) -> bool:
-    """Whether the list came from the labels.csv that a new list would be made from too."""
-    return earlier.source.get("kind") == "csv" and (dataset_root(root) / "labels.csv").is_file()
+def _has_table(root: Path, earlier: Datalist, layout: Mapping[str, Any] | None) -> bool:
+    """Whether the list came from the table that a new list would be made from too."""
+    if earlier.source.get("kind") != "csv":
+        return False
+    if layout is not None:
+        return Path(str(layout.get("file"))).name == earlier.source.get("file")
+    return (dataset_root(root) / "labels.csv").is_file()
 
 
 def _other_list(target: Path | None, why: str) -> DataError:

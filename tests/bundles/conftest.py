@@ -50,13 +50,14 @@ class BundleCopy:
     root: Path
     data: Path
     settings: dict[str, Any] = field(default_factory=lambda: dict(SMALL))
+    further: list[str] = field(default_factory=list)  # config files after those of the mode
 
     @property
     def metadata(self) -> dict[str, Any]:
         return json.loads((self.root / "configs" / "metadata.json").read_text())
 
     def files(self, mode: str) -> list[str]:
-        return [str(self.root / "configs" / f"{name}.json") for name in MODES[mode]]
+        return [str(self.root / "configs" / f"{name}.json") for name in [*MODES[mode], *self.further]]
 
     def workflow(self, mode: str, **overrides: Any) -> Any:
         """Build the workflow without running it; an override set to ... is left out."""

@@ -75,3 +75,17 @@ def test_two_processes_train_what_one_process_evaluates_and_uses(fresh: BundleCo
         assert done.returncode == 0, done.stderr
     with (fresh.root / "eval" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 30
+
+
+@pytest.mark.slow
+def test_a_preset_by_the_command_line(tmp_path: Path) -> None:
+    bundle = copy_bundle("gi_endoscopy_classification", tmp_path)
+    bundle.further = ["dataset_kvasir"]
+    done = run(bundle, "train", *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    bundle.data = tmp_path / "nowhere"
+    done = run(bundle, "train", *OPTIONS)
+    assert done.returncode != 0
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("Get it from: https://datasets.simula.no/kvasir (licence: for research and education;")
+    assert "  ulcerative-colitis/*.jpg" in lines

@@ -28,6 +28,8 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "color": (["grey", "rgb"], ["gray", "RGB", None]),
     "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kappa"]),
     "split": (["test", "validation"], ["val", None]),
+    "flag or pixels": ([True, False, 28, 224], [32, "64", None, 1, 0]),
+    "layout?": ([None, {"kind": "folders"}, {"kind": "npz", "name": "x"}], [{}, {"kind": "csv"}, "folders", []]),
     "any": ([None, {}, 3], []),
 }
 
@@ -54,6 +56,8 @@ def test_a_kind_takes_the_good_and_refuses_the_bad(kind: str) -> None:
         ("flag", "maybe", "maybe"),
         ("flag or path", "no", False),
         ("flag or path", "models/checkpoint.pt", "models/checkpoint.pt"),
+        ("flag or pixels", "true", True),
+        ("flag or pixels", 64, 64),
         ("text", 12, "12"),
         ("text?", "None", None),
         ("names?", ("a", "b"), ["a", "b"]),

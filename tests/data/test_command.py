@@ -81,3 +81,27 @@ def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_missing_source(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["data", "check", str(tmp_path / "nothing")]) == 3
     assert "no such folder or file" in capsys.readouterr().err
+
+
+def test_a_public_archive_is_checked_by_its_preset(
+    films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The classes lie a folder deeper than what is named, and beside a folder that the layout leaves out."""
+    classes = sorted(path.name for path in films.iterdir())
+    preset = tmp_path / "dataset_films.json"
+    about = {"name": "Films", "address": "https://example.org", "license": "CC0", "splits": "none"}
+    about |= {"tree": [f"{name}/*.png" for name in classes], "layout_status": "confirmed", "layout_source": "here"}
+    content = {"class_names": classes, "layout": {"kind": "folders"}, "data_source": about}
+    preset.write_text(json.dumps(content), encoding="utf-8")
+    options = ["--preset", str(preset), "--output_dir", str(tmp_path / "out")]
+    assert cli.main(["data", "check", str(tmp_path), *options]) == 0
+    assert "24 images" in capsys.readouterr().out
+    shutil.rmtree(films / classes[0])
+    assert cli.main(["data", "check", str(tmp_path), *options]) == 3
+    assert "Films is expected in dataset_dir as:" in capsys.readouterr().err
+    assert cli.main(["data", "check", str(tmp_path / "gone"), *options]) == 3
+    assert "Films is expected in dataset_dir as:" in capsys.readouterr().err
+    for wrong in ("[1]", "{", "{}"):
+        preset.write_text(wrong)
+        assert cli.main(["data", "check", str(tmp_path), *options]) == 3
+        assert "dataset_films.json: is no preset" in capsys.readouterr().err
