@@ -14,8 +14,9 @@ __all__ = ["personal_paths", "refuse_personal_paths"]
 
 _TOPS = "home|Users|root|mnt|media|Volumes|data|scratch|tmp|private|var|opt|srv|workspace|gpfs|lustre|nfs"
 _PATH = re.compile(
-    rf"(?<![\w:/.@}}])/(?:{_TOPS})/[^\s\"'`,;)]+"  # of POSIX systems; behind a host's name it is an address
-    r"|(?<![\w/.'\"@)])~[\w.-]*/[^\s\"'`,;)]+"
+    # of POSIX systems; behind a host's name it is an address, behind "+ '" the end of a longer path
+    rf"(?<![\w:/.@}}])(?<!\+ ')/(?:{_TOPS})/[^\s\"'`,;)]+"
+    r"|(?<![\w/.@)])~[\w.-]*/[^\s\"'`,;)]+"
     r"|(?<!\w)[A-Za-z]:(?:\\+|/)[^\s\"'`,;)/]+"  # of Windows
     r"|(?<!\w)file:/[^\s\"'`,;)]+"
 )

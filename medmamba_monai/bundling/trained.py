@@ -96,6 +96,8 @@ def measured(metrics: Path, info: ModelInfo) -> dict[str, Any]:
     if not metrics.is_file():
         raise ConfigError("the weights' scores are missing", where=str(metrics), remedy=remedy)
     content = read_json(metrics)
+    if "n" not in content:
+        raise ConfigError("these are no scores of an evaluation", where=str(metrics), remedy=remedy)
     if content.get("class_names") != info.class_names:
         classes = f"{content.get('class_names')}, the weights are for {info.class_names}"
         raise ConfigError(f"measured on the classes {classes}", where=str(metrics), remedy=remedy)
@@ -119,8 +121,8 @@ def describe(folder: Path, info: ModelInfo, scores: dict[str, Any], data_source:
     metadata = read_json(file)
     tensors = metadata["network_data_format"]
     names = {str(index): name for index, name in enumerate(info.class_names)}
-    if data_source is None and tensors["outputs"]["pred"]["channel_def"] != names:
-        stated = list(tensors["outputs"]["pred"]["channel_def"].values())
+    stated = list(tensors["outputs"]["pred"]["channel_def"].values())
+    if data_source is None and sorted(stated) != sorted(info.class_names):
         raise ConfigError(
             f"the weights are for the classes {info.class_names}, the metadata's data have {stated}",
             where=str(file),

@@ -159,4 +159,5 @@ def _names(tree: ast.Module, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and len(node.args) == 2:
             # a name made at run time, relative to a package: any of the package's modules may be meant
-            yield from (f"{package}.{file.stem}" for file in sorted(_file(package).parent.glob("*.py")))
+            siblings = _file(package).parent.glob("*.py")
+            yield from (f"{package}.{file.stem}" for file in siblings if file.stem != "__init__")

@@ -68,7 +68,7 @@ def table(outcomes: Iterable[Outcome]) -> Iterator[str]:
         if outcome.bundle != current:
             current = outcome.bundle
             yield current
-        yield f"  {outcome.check:<24}{outcome.state:<8}{outcome.seconds:6.1f} s  {outcome.detail}"
+        yield f"  {outcome.check:<26}{outcome.state:<8}{outcome.seconds:6.1f} s  {outcome.detail}"
 
 
 def _blocked(trial: Trial, check: Check, blocked: list[str]) -> Outcome:
