@@ -32,15 +32,16 @@ def personal_paths(text: str, is_json: bool = False, own: Sequence[str] = ()) ->
     Args:
         text: contents of a file.
         is_json: also look at whether single values are absolute paths.
-        own: texts that must not occur, as the home of the person who packs.
+        own: folders that must not be named, as the home of the person who packs.
 
     Example:
         >>> personal_paths('{"data": "/home/ann/x", "run": "$@bundle_root + \'/models/model.pt\'"}', is_json=True)
         ['/home/ann/x']
         >>> personal_paths("see https://host/data/x and C:\\Users\\ann\\x")
-        ['C:\\Users']
+        ['C:\\Users\\ann\\x']
     """
-    found = _PATH.findall(text) + [place for place in own if place in text]
+    found = _PATH.findall(text)
+    found += [place for place in own if re.search(rf"(?<![\w.:/]){re.escape(place)}(?![\w-])", text)]
     if is_json:
         found += [value for value in _texts(json.loads(text)) if _WHOLE.fullmatch(value)]
     return sorted(set(found))
@@ -57,8 +58,8 @@ def refuse_personal_paths(folder: Path, files: Sequence[str], own: Sequence[str]
     Raises:
         ConfigError: naming files and paths.
     """
-    home = str(Path.home())
-    own = [*own, *([home] if len(Path(home).parts) > 2 else [])]
+    # a folder directly under / has too common a name to be looked for
+    own = [place for place in (*own, str(Path.home())) if len(Path(place).parts) > 2]
     found = []
     for file in files:
         if Path(file).suffix in TEXT:

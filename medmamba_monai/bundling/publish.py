@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medmamba_monai.bundling.merge import read_json
-from medmamba_monai.bundling.release import LOCK, Release, assemble
+from medmamba_monai.bundling.release import Release, assemble
 from medmamba_monai.bundling.source import METADATA
 from medmamba_monai.bundling.trained import MODEL
 from medmamba_monai.errors import CheckpointError, ConfigError

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import medmamba_monai
 from medmamba_monai.bundling import source, vendor
+from medmamba_monai.bundling.card import WHERE_TO_RUN, rewrite_card
 from medmamba_monai.bundling.layout import json_text
 from medmamba_monai.bundling.merge import read_json
 from medmamba_monai.bundling.privacy import refuse_personal_paths
@@ -24,6 +25,11 @@ __all__ = ["LARGE", "LOCK", "Release", "assemble", "check_version", "lock_differ
 LOCK = "lock.json"
 LARGE = 25 * 1024 * 1024
 """Bytes above which the zoo wants a file listed in large_files.yml."""
+
+HERE = (
+    "This folder carries the part of medmamba_monai that it needs. Where the package is not installed, run from "
+    "inside the folder, with `.` in place of `BUNDLE`:"
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,9 @@ def assemble(folder: Path, target: Path, release: Release) -> dict[str, str]:
     for necessary in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/inference.json", METADATA):
         if not (folder / necessary).is_file():
             raise ConfigError(f"{necessary} is missing", where=str(folder), remedy="restore it from configs/")
+    stated = read_json(folder / METADATA).get("name")
+    if stated != folder.name:
+        raise ConfigError(f"its name is {stated!r}, its folder's {folder.name!r}", where=str(folder / METADATA))
     source.copy_release(folder, target)
     if release.version is not None:
         metadata = read_json(target / METADATA)
@@ -148,6 +157,7 @@ def _add_package(target: Path) -> None:
     required.pop(vendor.NAME, None)
     required.update({name: version for name, version in vendor.needed_packages(files).items() if name not in required})
     (target / METADATA).write_text(json_text(metadata), encoding="utf-8")
+    rewrite_card(target, {WHERE_TO_RUN: HERE})
 
 
 def _lock(folder: Path, target: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from medmamba_monai.bundling.card import NO_FIGURES, NO_WEIGHTS, rewrite_card
 from medmamba_monai.bundling.layout import json_text
 from medmamba_monai.bundling.merge import read_json
 from medmamba_monai.bundling.source import METADATA
@@ -18,12 +19,8 @@ MODEL = "models/model.pt"
 GENERATED = "generated"
 """Entry of model.json's ``extra`` that marks weights made for a test: they are never released."""
 
-NO_WEIGHTS = "This bundle comes without trained weights: train it on your data first."
-NO_FIGURES = "No weights are published with this version, so no figures are given."
-"""What the model cards of bundles without weights say."""
-
 NOT_YET = "no trained weights"
-"""What their changelogs say."""
+"""What the changelogs of bundles without weights say."""
 
 
 def generated(info: ModelInfo) -> bool:
@@ -137,20 +134,17 @@ def describe(folder: Path, info: ModelInfo, scores: dict[str, Any], data_source:
     version = metadata["version"]
     metadata["changelog"][version] = metadata["changelog"][version].replace(NOT_YET, "trained weights")
     file.write_text(json_text(metadata), encoding="utf-8")
-    _write_card(folder / "docs" / "README.md", scores, metadata)
+    _write_card(folder, scores, metadata)
 
 
-def _write_card(card: Path, scores: dict[str, Any], metadata: dict[str, Any]) -> None:
-    text = card.read_text(encoding="utf-8")
+def _write_card(folder: Path, scores: dict[str, Any], metadata: dict[str, Any]) -> None:
     rows = [f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in scores.items() if name != "n"]
     table = "\n".join(["| score | value |", "|---|---|", *rows])
     data = f"Trained weights are in `{MODEL}`. Data: {metadata['data_source']}. Classes: {metadata['label_classes']}."
-    changes = {
-        NO_WEIGHTS: f"Trained weights are in `{MODEL}`, see Performance.",
-        NO_FIGURES: f"{data}\n\nMeasured by `evaluate` on {scores['n']} test images:\n\n{table}",
-    }
-    for old, new in changes.items():
-        if text.count(old) != 1:
-            raise ConfigError(f"does not say {old!r} once", where=str(card), remedy="restore it from the template")
-        text = text.replace(old, new)
-    card.write_text(text, encoding="utf-8")
+    rewrite_card(
+        folder,
+        {
+            NO_WEIGHTS: f"Trained weights are in `{MODEL}`, see Performance.",
+            NO_FIGURES: f"{data}\n\nMeasured by `evaluate` on {scores['n']} test images:\n\n{table}",
+        },
+    )

@@ -141,7 +141,7 @@ def _module_at(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _imports(module: str) -> frozenset[str]:
     """Full names of what a module imports, at its top or inside functions."""
     file = _file(module)

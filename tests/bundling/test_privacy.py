@@ -62,6 +62,8 @@ def test_the_home_of_whoever_packs_is_refused(bundle: Path, monkeypatch: pytest.
     (bundle / "docs" / "README.md").write_text("see /exotic/ann/notes")
     with pytest.raises(ConfigError, match="/exotic/ann"):
         refuse_personal_paths(bundle, ["docs/README.md"])
+    (bundle / "docs" / "README.md").write_text("see a/exotic/ann, /exotic/anneliese and /exotic")
+    refuse_personal_paths(bundle, ["docs/README.md"], own=["/exotic", "/"])
 
 
 def test_many_are_counted(bundle: Path) -> None:

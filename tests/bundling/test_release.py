@@ -98,6 +98,7 @@ def test_the_package_goes_along_and_is_required_no_more(bundle: Path, target: Pa
     required = metadata(target)["required_packages_version"]
     assert "medmamba_monai" not in required
     assert {"nibabel", "tqdm", "fire"} <= set(required)
+    assert "run from inside the folder" in (target / "docs" / "README.md").read_text()
     stated = metadata(bundle)["required_packages_version"]
     assert all(required[name] == version for name, version in stated.items() if name != "medmamba_monai")
 
@@ -105,7 +106,7 @@ def test_the_package_goes_along_and_is_required_no_more(bundle: Path, target: Pa
 def test_a_new_version_gets_its_entry(bundle: Path, target: Path) -> None:
     assemble(bundle, target, Release(version="0.2.0", change="trained on BUSI"))
     assert metadata(target)["version"] == "0.2.0"
-    assert list(metadata(target)["changelog"].items())[0] == ("0.2.0", "trained on BUSI")
+    assert next(iter(metadata(target)["changelog"].items())) == ("0.2.0", "trained on BUSI")
     assert "0.1.0" in metadata(target)["changelog"]
 
 
@@ -156,6 +157,12 @@ def test_what_a_release_needs_is_asked_for(bundle: Path, target: Path, weights: 
     (bundle / "LICENSE").unlink()
     with pytest.raises(ConfigError, match="LICENSE"):
         assemble(bundle, target.with_name("b"), Release())
+
+
+def test_a_bundle_has_the_name_of_its_folder(bundle: Path, target: Path) -> None:
+    renamed = bundle.rename(bundle.with_name("mine"))
+    with pytest.raises(ConfigError, match="'mine'"):
+        assemble(renamed, target, Release())
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,3 @@ def test_other_classes_need_other_data_to_be_named(bundle: Path, weights: Path) 
     assert metadata["data_source"] == "Our clinic, 2024"
     assert metadata["network_data_format"]["outputs"]["pred"]["num_channels"] == 2
     assert "Our clinic, 2024" in (bundle / "docs" / "README.md").read_text()
-
-
-def test_a_card_that_was_rewritten_is_not_guessed_at(bundle: Path, weights: Path) -> None:
-    (bundle / "docs" / "README.md").write_text("# My own card\n")
-    with pytest.raises(ConfigError, match="README.md"):
-        describe(bundle, ModelInfo.load(weights.parent), {"n": 4})
