@@ -31,7 +31,7 @@ VERBS = {
     "data": Verb(
         "medmamba_monai.data.command", "check a data set: unreadable files, duplicates, patients in two splits"
     ),
-    "bundle": Verb("medmamba_monai.bundling.command", "build the bundles from configs/, or check that they are built"),
+    "bundle": Verb("medmamba_monai.bundling.command", "build the bundles from configs/; verify, pack and publish them"),
 }
 """Every verb by name."""
 

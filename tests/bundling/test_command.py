@@ -49,6 +49,30 @@ def test_a_missing_repository_is_reported(tmp_path: Path, capsys: pytest.Capture
     assert "configs/base" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("action", ["build", "verify", "pack", "publish"])
+def test_every_action_of_bundle_explains_itself(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["bundle", action, "--help"])
+    assert caught.value.code == 0
+    assert "--root" in capsys.readouterr().out
+
+
+def test_packing_tells_what_went_in_and_what_did_not(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / "eval").mkdir()
+    (bundle / "eval" / "metrics.json").write_text("{}")
+    assert cli.main(["bundle", "pack", str(bundle), "--output", str(tmp_path / "out"), "--vendor"]) == 0
+    told = capsys.readouterr().out
+    (written,) = (tmp_path / "out").iterdir()
+    assert f"wrote {written}" in told
+    assert "  configs/train.json\n" in told
+    assert "left out: eval\n" in told
+    assert "medmamba_monai/networks" not in told
+    assert cli.main(["bundle", "pack", str(bundle), "--output", str(tmp_path), "--version", "2.0"]) == 2
+    assert "--change" in capsys.readouterr().err
+
+
 def test_every_verb_names_a_module_that_exists() -> None:
     import importlib
 
