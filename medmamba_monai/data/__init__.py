@@ -7,8 +7,10 @@ with MONAI.
 from medmamba_monai.data.builder import build_datalist
 from medmamba_monai.data.check import check_datalist
 from medmamba_monai.data.datalist import Datalist, Record
+from medmamba_monai.data.duplicates import Duplicates, find_duplicates
 from medmamba_monai.data.folders import list_images
 from medmamba_monai.data.image import MedicalImage, read_image
+from medmamba_monai.data.leakage import Leakage, find_leakage
 from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
 from medmamba_monai.data.report import CheckReport
@@ -19,6 +21,8 @@ from medmamba_monai.data.storage import preprocessing_digest
 __all__ = [
     "CheckReport",
     "Datalist",
+    "Duplicates",
+    "Leakage",
     "MedMambaImageReader",
     "MedicalImage",
     "RandStainJitterd",
@@ -27,6 +31,8 @@ __all__ = [
     "assign_splits",
     "build_datalist",
     "check_datalist",
+    "find_duplicates",
+    "find_leakage",
     "list_images",
     "prepare_datalist",
     "preprocessing_digest",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .check import check_datalist
+from .findings import TASKS
 from .report import CheckReport
 
 __all__ = ["add_arguments", "run"]
@@ -22,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("source", type=Path, help="folder of the images, an npz file, or a datalist (JSON or CSV)")
     check.add_argument("--dataset_dir", type=Path, help="folder that a datalist's paths start from; default: its own")
     check.add_argument("--output_dir", type=Path, default=Path("data_check"), help="default: %(default)s")
+    check.add_argument(
+        "--task", choices=TASKS, default="multiclass", help="multilabel: an image may have several classes, or none"
+    )
     check.add_argument("--workers", type=int, default=1, help="threads that read (default: %(default)s)")
 
 
@@ -36,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         source if is_list else None,
         output_dir=arguments.output_dir,
         workers=arguments.workers,
+        task=arguments.task,
     )
     sys.stdout.write(f"{summary(report)}\nreport and contact sheet: {arguments.output_dir}\n")
     return 0 if report.ok else 3
