@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medmamba_monai.data import Datalist, prepare_datalist
+from medmamba_monai.bundling.processes import on_first_process
+from medmamba_monai.data import Datalist, Leakage, find_leakage, prepare_datalist
 from medmamba_monai.errors import CheckpointError, DataError
 from medmamba_monai.networks.model_info import ModelInfo
 
 __all__ = ["PARTS", "Splits"]
 
 PARTS = ("training", "validation", "test")
+
+logger = logging.getLogger(__name__)
 
 
 class Splits:
@@ -27,6 +31,10 @@ class Splits:
         seed: of the split.
         class_names: in the order of the network's outputs; None: as found in the data.
         ckpt_dir: where model.json names the classes when there is no data at all.
+        task: "multiclass" or "multilabel".
+        uncertain: what uncertain labels mean, see ``medmamba_monai.data.findings.indicator``.
+        allow_leakage: train although two parts share patients or pictures.
+        progress: show a progress bar while images are compared.
     """
 
     def __init__(
@@ -38,6 +46,10 @@ class Splits:
         seed: int = 0,
         class_names: list[str] | None = None,
         ckpt_dir: str | None = None,
+        task: str = "multiclass",
+        uncertain: str = "refuse",
+        allow_leakage: bool = False,
+        progress: bool = False,
     ) -> None:
         self.dataset_dir = str(Path(dataset_dir).expanduser())
         self.file = datalist
@@ -45,10 +57,14 @@ class Splits:
         self.seed = seed
         self.given_names = class_names
         self.ckpt_dir = ckpt_dir
+        self.task = task
+        self.uncertain = uncertain
+        self.allow_leakage = allow_leakage
+        self.progress = progress
 
     @cached_property
     def datalist(self) -> Datalist:
-        """The data list: read, or made and written to ``output_dir``.
+        """The data list: read, or made and written to ``output_dir``; by the first process for all of them.
 
         Raises:
             DataError: there is no usable data.
@@ -59,13 +75,52 @@ class Splits:
                 where=f"dataset_dir {self.dataset_dir}",
                 remedy="give --dataset_dir",
             )
-        return prepare_datalist(
-            self.dataset_dir,
-            self.file,
-            output_dir=self.output_dir,
-            seed=self.seed,
-            class_names=self.given_names,
+        return on_first_process(
+            lambda: prepare_datalist(
+                self.dataset_dir,
+                self.file,
+                output_dir=self.output_dir,
+                seed=self.seed,
+                class_names=self.given_names,
+                task=self.task,
+                uncertain=self.uncertain,
+                allow_leakage=self.allow_leakage,
+                keep_copies_together=True,
+                progress=self.progress,
+            )
         )
+
+    @cached_property
+    def leakage(self) -> Leakage:
+        """What two parts share: patients or other groups, and copies of pictures. All images are read once.
+
+        What was found is kept in ``output_dir``, so that a resumed or repeated run does not read them again.
+        """
+        datalist = self.datalist
+        return on_first_process(
+            lambda: find_leakage(self.dataset_dir, datalist, cache_dir=self.output_dir, progress=self.progress)
+        )
+
+    def refuse_leakage(self) -> None:
+        """Stop where two parts share anything, or, where that is allowed, say so loudly.
+
+        Raises:
+            DataError: naming files and parts.
+        """
+        found = self.leakage
+        if found.unread:
+            logger.warning(
+                "%d images could not be read to look for copies, the first: %s", len(found.unread), found.unread[0]
+            )
+        if not self.allow_leakage:
+            found.refuse(self.file or f"data list of {self.dataset_dir}")
+        elif found:
+            logger.warning("allow_leakage: scores will be too good: %s", found.told())
+
+    @property
+    def remarks(self) -> dict[str, Any]:
+        """What a record of the run has to say of the data: nothing, or what two parts share."""
+        return {"leakage": self.leakage.to_json()} if self.leakage else {}
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -80,7 +135,7 @@ class Splits:
         return list(ModelInfo.load(self.ckpt_dir).class_names)
 
     def items(self, part: str) -> list[dict[str, Any]]:
-        """Return ``{"image": path, "label": index, "file": relative path}`` of every image of a part.
+        """Return ``{"image": path, "label": label, "file": relative path}`` of every image of a part.
 
         Raises:
             DataError: the part is empty.
@@ -93,8 +148,8 @@ class Splits:
             )
         return self.datalist.items(part, self.dataset_dir)
 
-    def labels(self, part: str) -> list[int]:
-        """Return the class index of every image of a part."""
+    def labels(self, part: str) -> list[Any]:
+        """Return the label of every image of a part: a class index, or with several classes a list of 0 and 1."""
         return self.datalist.labels(part)
 
     @cached_property

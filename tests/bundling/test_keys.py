@@ -25,6 +25,8 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "frame?": ([None, "middle", 0, 17], [-1, "first", 1.5, True]),
     "color": (["grey", "rgb"], ["gray", "RGB", None]),
     "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kappa"]),
+    "task": (["multiclass", "multilabel"], ["multi-label", None]),
+    "uncertain": (["refuse", "negative", "positive"], ["ones", None, 0]),
     "split": (["test", "validation"], ["val", None]),
     "any": ([None, {}, 3], []),
 }
