@@ -106,7 +106,12 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "frame?": ("null, middle or a whole number of at least 0", _optional(_is_frame)),
     "spacing?": ("null, a number above 0 or a list of three", _optional(_is_spacing)),
     "axes?": ("null or three letters such as PLS", _optional(_is_axes)),
-    "metric": _one_of("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
+    "metric": _one_of(
+        *("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
+        *("average_precision", "sensitivity", "specificity", "exact_match"),
+    ),
+    "task": _one_of("multiclass", "multilabel"),
+    "uncertain": _one_of("refuse", "negative", "positive"),
     "split": _one_of("test", "validation", "training"),
     "flag or pixels": (
         "true, false or one of 28, 64, 128 and 224",
@@ -163,6 +168,23 @@ KEYS = (
         "fetch a MedMNIST set that dataset_dir lacks: true (in the size that suits image_size), 28, 64, 128 or 224",
     ),
     Key(
+        "task",
+        "task",
+        "multiclass: each image has one class; multilabel: any number of them; evaluate and inference read it from "
+        "model.json",
+    ),
+    Key(
+        "uncertain_labels",
+        "uncertain",
+        "what -1 in a class's column means, multilabel only: refuse, negative (0) or positive (1); an empty cell is "
+        "refused or 0",
+    ),
+    Key(
+        "allow_leakage",
+        "flag",
+        "train although given splits share patients or pictures, which flatters the scores; what was found is recorded",
+    ),
+    Key(
         "ckpt_dir",
         "text",
         "where model.pt (weights), model.json (what they need) and the last training state lie",
@@ -193,15 +215,23 @@ KEYS = (
     Key("learning_rate", "rate", "AdamW's highest learning rate, reached after the warm-up"),
     Key("weight_decay", "amount", "AdamW's decay; norms, biases and the scan's A_log and D are left out"),
     Key("warmup_epochs", "amount", "epochs (fractions allowed) of linear warm-up ahead of the cosine schedule"),
-    Key("label_smoothing", "fraction", "label smoothing of the cross-entropy"),
+    Key("label_smoothing", "fraction", "label smoothing of the loss"),
     Key("clip_norm", "rate", "largest gradient norm; longer gradients are scaled down to it"),
-    Key("class_weights", "flag", "weight the loss by inverse class frequency"),
-    Key("balanced_sampling", "flag", "draw training images so that classes are equally frequent"),
+    Key(
+        "class_weights",
+        "flag",
+        "weight the loss by inverse class frequency; multilabel: positive answers by negatives over positives",
+    ),
+    Key("balanced_sampling", "flag", "draw training images so that classes are equally frequent; multiclass only"),
     Key("ema", "flag", "validate and keep a moving average of the weights instead of the weights"),
     Key("ema_decay", "fraction", "share of the moving average that a step keeps"),
     Key("early_stop_patience", "whole", "validations without improvement after which training stops; 0: never"),
     Key("val_interval", "count", "epochs between validations"),
-    Key("key_metric", "metric", "validation metric that decides which weights are kept"),
+    Key(
+        "key_metric",
+        "metric",
+        "validation metric that decides which weights are kept; default for multilabel: auc, the mean over classes",
+    ),
     Key("preset", "text", "size of the network: nano, tiny, small or base"),
     Key("network_def", "any", "the network itself: any `_target_` that maps (B, C, H, W) to (B, classes)"),
     Key("pretrained", "text?", "weights to start from; the head is replaced when the classes differ"),

@@ -204,8 +204,6 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
     metadata, train = merged["metadata"], merged["train"]
     known = [key for key in KEYS if any(key.name in merged[section] for section in (*STANDALONE, *PATCHES))]
     rows = [f"| `{key.name}` | {key.meaning} |" for key in known]
-    # what a card need not say
-    usual = {"loss": "cross-entropy with label smoothing", "layout": ""}
     size, dimensions = train["image_size"], train["spatial_dims"]
     texts = {
         key: text.format(
@@ -215,6 +213,8 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
         )
         for key, text in _TEXTS[dimensions].items()
     }
+    # what a card need not say where the bundle trains as most do
+    usual = {"loss": "cross-entropy with label smoothing", "layout": "", "several_labels": ""}
     card = {k: "\n".join(v) if isinstance(v, list) else str(v) for k, v in overlay["card"].items()}
     facts = {
         "name": name,
@@ -228,7 +228,8 @@ def _card_fields(overlay: dict[str, Any], merged: dict[str, dict[str, Any]], nam
         "learning_rate": str(train["learning_rate"]),
         "preset": str(train["preset"]),
         "class_weights": ", classes weighted by inverse frequency" if train["class_weights"] else "",
-        "key_metric": train["key_metric"].replace("_", " "),
+        # an expression stands for the metric of the task, which is multiclass unless told otherwise
+        "key_metric": "balanced accuracy" if train["key_metric"][0] == "$" else train["key_metric"].replace("_", " "),
         "monai_version": metadata["monai_version"],
         "pytorch_version": metadata["pytorch_version"],
         "references": "\n".join(f"- {reference}" for reference in metadata["references"]),

@@ -196,7 +196,8 @@ def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels
         image_size=list(size),
         network=config,
         preprocessing_digest=config_digest(),
-        extra={"preset": networks.preset_name(config), "trained_on": splits.fingerprint},
+        extra={"preset": networks.preset_name(config), "trained_on": splits.fingerprint, **splits.remarks},
+        task=splits.task,
     )
 
 
@@ -225,7 +226,7 @@ class ModelCheckpointLoader:
     Args:
         network: receives the weights.
         path: folder with model.pt and model.json.
-        expected: class_names, channels and preprocessing_digest that model.json has to agree with.
+        expected: class_names, task, channels and preprocessing_digest that model.json has to agree with.
     """
 
     def __init__(self, network: nn.Module, path: str, **expected: Any) -> None:

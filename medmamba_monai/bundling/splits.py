@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medmamba_monai.data import Datalist, DataSource, fetch_medmnist, prepare_datalist
+from medmamba_monai.bundling.processes import on_first_process
+from medmamba_monai.data import Datalist, DataSource, Leakage, fetch_medmnist, find_leakage, prepare_datalist
 from medmamba_monai.data.layout import parse_layout
 from medmamba_monai.data.medmnist_fetch import size_for
 from medmamba_monai.errors import CheckpointError, ConfigError, DataError
@@ -18,6 +20,8 @@ from medmamba_monai.networks.model_info import ModelInfo
 __all__ = ["PARTS", "Splits"]
 
 PARTS = ("training", "validation", "test")
+
+logger = logging.getLogger(__name__)
 
 
 class Splits:
@@ -35,6 +39,10 @@ class Splits:
         source: what is known of that data set, for messages.
         download: whether a MedMNIST archive that is lacking is fetched into ``dataset_dir``, or in which size.
         image_size: length of each image axis, which decides the size to fetch where ``download`` does not.
+        task: "multiclass" or "multilabel".
+        uncertain: what uncertain labels mean, see ``medmamba_monai.data.findings.indicator``.
+        allow_leakage: train although two parts share patients or pictures.
+        progress: show a progress bar while images are compared.
     """
 
     def __init__(
@@ -51,6 +59,10 @@ class Splits:
         source: Mapping[str, Any] | None = None,
         download: bool | int = False,
         image_size: Sequence[int] = (),
+        task: str = "multiclass",
+        uncertain: str = "refuse",
+        allow_leakage: bool = False,
+        progress: bool = False,
     ) -> None:
         self.dataset_dir = str(Path(dataset_dir).expanduser())
         self.file = datalist
@@ -63,17 +75,21 @@ class Splits:
         self.given_layout = layout
         self.source = None if source is None else DataSource.parse(source)
         self.download, self.image_size = download, image_size
+        self.task = task
+        self.uncertain = uncertain
+        self.allow_leakage = allow_leakage
+        self.progress = progress
 
     @cached_property
     def datalist(self) -> Datalist:
-        """The data list: read, or made and written to ``output_dir``.
+        """The data list: read, or made and written to ``output_dir``; by the first process for all of them.
 
         Raises:
             DataError: there is no usable data; where the data set is known, what it should look like.
         """
         problem = None
         try:
-            return self._prepared()
+            return on_first_process(self._prepared)
         except DataError as error:
             problem = error
         # outside the handler, so that the message shown is this one and not the cause that it repeats
@@ -99,6 +115,11 @@ class Splits:
             class_names=self.given_names,
             dicom_series=self.dicom_series,
             layout=self.given_layout,
+            task=self.task,
+            uncertain=self.uncertain,
+            allow_leakage=self.allow_leakage,
+            keep_copies_together=True,
+            progress=self.progress,
         )
 
     def _fetched(self) -> str | Path:
@@ -120,6 +141,38 @@ class Splits:
         return fetch_medmnist(self.layout.place, path, size)
 
     @cached_property
+    def leakage(self) -> Leakage:
+        """What two parts share: patients or other groups, and copies of pictures. All images are read once.
+
+        What was found is kept in ``output_dir``, so that a resumed or repeated run does not read them again.
+        """
+        datalist = self.datalist
+        return on_first_process(
+            lambda: find_leakage(self.dataset_dir, datalist, cache_dir=self.output_dir, progress=self.progress)
+        )
+
+    def refuse_leakage(self) -> None:
+        """Stop where two parts share anything, or, where that is allowed, say so loudly.
+
+        Raises:
+            DataError: naming files and parts.
+        """
+        found = self.leakage
+        if found.unread:
+            logger.warning(
+                "%d images could not be read to look for copies, the first: %s", len(found.unread), found.unread[0]
+            )
+        if not self.allow_leakage:
+            found.refuse(self.file or f"data list of {self.dataset_dir}")
+        elif found:
+            logger.warning("allow_leakage: scores will be too good: %s", found.told())
+
+    @property
+    def remarks(self) -> dict[str, Any]:
+        """What a record of the run has to say of the data: nothing, or what two parts share."""
+        return {"leakage": self.leakage.to_json()} if self.leakage else {}
+
+    @cached_property
     def class_names(self) -> list[str]:
         """Class names: of the data, or of the trained model in ``ckpt_dir`` when there is no data.
 
@@ -133,7 +186,7 @@ class Splits:
         return list(ModelInfo.load(self.ckpt_dir).class_names)
 
     def items(self, part: str) -> list[dict[str, Any]]:
-        """Return ``{"image": path, "label": index, "file": relative path}`` of every image of a part.
+        """Return ``{"image": path, "label": label, "file": relative path}`` of every image of a part.
 
         Raises:
             DataError: the part is empty.
@@ -146,8 +199,8 @@ class Splits:
             )
         return self.datalist.items(part, self.dataset_dir)
 
-    def labels(self, part: str) -> list[int]:
-        """Return the class index of every image of a part."""
+    def labels(self, part: str) -> list[Any]:
+        """Return the label of every image of a part: a class index, or with several classes a list of 0 and 1."""
         return self.datalist.labels(part)
 
     @cached_property

@@ -7,9 +7,11 @@ with MONAI.
 from medmamba_monai.data.builder import build_datalist
 from medmamba_monai.data.check import check_datalist
 from medmamba_monai.data.datalist import Datalist, Record
+from medmamba_monai.data.duplicates import Duplicates, find_duplicates
 from medmamba_monai.data.folders import list_images
 from medmamba_monai.data.foreground import FitForegroundd, NormalizeForegroundd
 from medmamba_monai.data.image import MedicalImage, read_image
+from medmamba_monai.data.leakage import Leakage, find_leakage
 from medmamba_monai.data.medmnist_fetch import fetch_medmnist
 from medmamba_monai.data.prepare import prepare_datalist
 from medmamba_monai.data.reader import MedMambaImageReader, ReadImaged
@@ -24,7 +26,9 @@ __all__ = [
     "CheckReport",
     "DataSource",
     "Datalist",
+    "Duplicates",
     "FitForegroundd",
+    "Leakage",
     "MedMambaImageReader",
     "MedicalImage",
     "NormalizeForegroundd",
@@ -36,6 +40,8 @@ __all__ = [
     "build_datalist",
     "check_datalist",
     "fetch_medmnist",
+    "find_duplicates",
+    "find_leakage",
     "list_images",
     "prepare_datalist",
     "preprocessing_digest",

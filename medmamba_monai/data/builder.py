@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medmamba_monai.data.datalist import Datalist, Record
+from medmamba_monai.data.datalist import Datalist, Label, Record
+from medmamba_monai.data.dealing import deal_out, is_drawn
+from medmamba_monai.data.duplicates import DuplicateFinder
 from medmamba_monai.data.entries import SPLITS, Entry, SplitName
 from medmamba_monai.data.files import dataset_root, natural_key, require_folder
+from medmamba_monai.data.findings import check_task
 from medmamba_monai.data.folders import folder_entries
 from medmamba_monai.data.labels import rename_and_drop, resolve_class_names
 from medmamba_monai.data.layout import Place, locate, parse_layout
 from medmamba_monai.data.medmnist import medmnist_entries
-from medmamba_monai.data.splits import assign_splits, check_fractions
-from medmamba_monai.data.tables import table_entries
+from medmamba_monai.data.splits import check_fractions
+from medmamba_monai.data.tables import findings_entries, table_entries
 from medmamba_monai.errors import DataError
 
 __all__ = ["LabelledSet", "build_datalist", "collect"]
@@ -37,6 +39,7 @@ class LabelledSet:
     entries: list[Entry]
     class_names: list[str]
     source: dict[str, Any]
+    task: str = "multiclass"
 
 
 def collect(
@@ -78,29 +81,45 @@ def _labelled(
     dicom_series: bool = False,
     verify_md5: bool = False,
     allow_missing_classes: bool = False,
+    task: str = "multiclass",
+    uncertain: str = "refuse",
 ) -> LabelledSet:
     """What the source at ``place`` holds, with files relative to ``root``."""
+    check_task(task, uncertain)
     source: dict[str, Any]
     if place.kind == "table":
-        roles = dict(columns or {}) | ({"group": group_column} if group_column else {})
-        entries = table_entries(
-            place.path,
-            root,
-            columns=roles,
-            split_values=split_values,
-            exclude_files=exclude_files,
-            group_pattern=group_pattern,
-            find_by_name=find_by_name,
-        )
+        reading: dict[str, Any] = {
+            "columns": dict(columns or {}) | ({"group": group_column} if group_column else {}),
+            "split_values": split_values,
+            "exclude_files": exclude_files,
+            "group_pattern": group_pattern,
+            "find_by_name": find_by_name,
+        }
+        policy: dict[str, str] = {}
+        if task == "multilabel":
+            entries, flags = findings_entries(
+                place.path, root, class_names=class_names, label_map=label_map, uncertain=uncertain, **reading
+            )
+            class_names = class_names or _final_names(flags, label_map, exclude_classes)
+            policy = {"uncertain": uncertain} if flags and uncertain != "refuse" else {}
+        else:
+            entries = table_entries(place.path, root, **reading)
         digest = hashlib.sha256(place.path.read_bytes()).hexdigest()
-        source = {"kind": "csv", "file": place.path.name, "sha256": digest}
+        source = {"kind": "csv", "file": place.path.name, "sha256": digest} | policy
     elif place.kind == "npz":
-        entries, names = medmnist_entries(place.path, check_md5=verify_md5)
-        present = {entry.label for entry in entries} - set(exclude_classes)
+        entries, names = medmnist_entries(place.path, check_md5=verify_md5, task=task)
+        present = {name for entry in entries for name in entry.names} - set(exclude_classes)
         if class_names is None and not label_map:
             class_names = [name for name in names if name in present]
         source = {"kind": "npz", "file": place.path.name}
     else:
+        if task == "multilabel":
+            raise DataError(
+                "class folders give each image one class, task multilabel needs a table",
+                where=str(place.path),
+                remedy="put a labels.csv beside the images (file and label, several names joined by |, or a column of "
+                "0 and 1 for each class), or train with task multiclass",
+            )
         entries = folder_entries(
             root, exclude_files=exclude_files, group_pattern=group_pattern, dicom_series=dicom_series
         )
@@ -108,7 +127,17 @@ def _labelled(
     entries = rename_and_drop(entries, label_map, exclude_classes)
     if not entries:
         raise DataError("no images are left", where=str(place.path), remedy="exclude fewer classes or files")
-    return LabelledSet(entries, resolve_class_names(entries, class_names, allow_missing=allow_missing_classes), source)
+    names = resolve_class_names(entries, class_names, allow_missing=allow_missing_classes)
+    return LabelledSet(entries, names, source, task)
+
+
+def _final_names(
+    columns: Sequence[str] | None, label_map: Mapping[str, str] | None, exclude_classes: Sequence[str]
+) -> list[str] | None:
+    """The classes that columns stand for, in their order; None where there are no such columns."""
+    renamed = dict(label_map or {})
+    kept = [name for name in columns or () if not {name, renamed.get(name, name)} & set(exclude_classes)]
+    return list(dict.fromkeys(renamed.get(name, name) for name in kept)) or None
 
 
 def build_datalist(
@@ -121,6 +150,7 @@ def build_datalist(
     seed: int = 0,
     allow_missing_classes: bool = False,
     allow_leakage: bool = False,
+    find_copies: DuplicateFinder | None = None,
     **options: Any,
 ) -> Datalist:
     """Make the datalist of a data set; nothing is written.
@@ -140,10 +170,14 @@ def build_datalist(
         seed: seed of the split.
         allow_missing_classes: accept a class without images, or with fewer groups than there are splits.
         allow_leakage: accept given splits with a group in two of them.
+        find_copies: finds pictures that are there several times; asked where splits are drawn, and copies then come
+            to lie in one split. None: files are not opened. ``functools.partial(find_duplicates, dataset_dir)``.
         **options: label_map (source label -> class name), exclude_classes, exclude_files (shell patterns),
             columns (role -> column name for file, label, group, split), group_column, split_values (value ->
             split), group_pattern (regular expression on the path), find_by_name, dicom_series (a folder of
-            DICOM files is one volume), verify_md5 (of MedMNIST files).
+            DICOM files is one volume), verify_md5 (of MedMNIST files), task ("multiclass", or "multilabel" where an
+            image may have several classes or none, see ``findings``), uncertain (what -1 and empty cells of the
+            classes' columns mean then: "refuse", "negative" or "positive").
 
     Raises:
         DataError: no images, unknown label, one class only, missing file, a group in two splits, …: the
@@ -160,18 +194,21 @@ def build_datalist(
     )
     names, entries = labelled.class_names, labelled.entries
     shares = check_fractions(fractions)
-    splits, drawn = _splits(entries, names, shares, seed, allow_missing_classes)
+    drawn = is_drawn(entries, shares)
+    copies = find_copies([entry.file for entry in entries]) if drawn and find_copies is not None else None
+    splits = deal_out(entries, names, shares, seed, duplicates=copies, lenient=allow_missing_classes)
     parts: dict[SplitName, list[Record]] = {split: [] for split in SPLITS}
-    number = {name: index for index, name in enumerate(names)}
     for entry, split in zip(entries, splits, strict=True):
-        record: Record = {"image": entry.file, "label": number[entry.label]}
+        record: Record = {"image": entry.file, "label": _label(entry, names)}
         if entry.group is not None:
             record["group"] = entry.group
         parts[split].append(record)
     source = labelled.source | {"splits": "drawn" if drawn else "given"}
     if drawn:
         source["fractions"] = list(shares)
-    datalist = Datalist(names, **parts, seed=seed if drawn else None, source=source)
+    if copies is not None and (together := copies.clusters()):
+        source["copies_kept_together"] = together
+    datalist = Datalist(names, **parts, seed=seed if drawn else None, source=source, task=labelled.task)
     where = str(source.get("file", dataset_dir))
     datalist.check_disjoint(where, allow_leakage=allow_leakage)
     if not allow_missing_classes:
@@ -215,44 +252,10 @@ def _archive_of(path: Path) -> Path | None:
     return archives[0] if archives else None
 
 
-def _splits(
-    entries: Sequence[Entry],
-    names: Sequence[str],
-    shares: tuple[float, float, float],
-    seed: int,
-    lenient: bool,
-) -> tuple[list[SplitName], bool]:
-    """The split of each entry, and whether any was drawn by seed."""
-    given = {entry.split for entry in entries}
-    number = {name: index for index, name in enumerate(names)}
-    if None not in given and ("validation" in given or shares[1] == 0):
-        return [entry.split or "training" for entry in entries], False
-    if given == {None}:
-        pool, part = list(range(len(entries))), shares
-    else:
-        # training and test are given: the validation part comes out of training, in proportion
-        pool = [index for index, entry in enumerate(entries) if entry.split == "training"]
-        part = (shares[0] / (shares[0] + shares[1]), shares[1] / (shares[0] + shares[1]), 0.0)
-    labels = [number[entries[index].label] for index in pool]
-    # an entry without a group is a group of its own; the tuple keeps it apart from every given name
-    groups = [entries[index].group or ("file", entries[index].file) for index in pool]
-    if not lenient:
-        _refuse_small_classes([entries[index] for index in pool], groups, sum(share > 0 for share in part))
-    result: list[SplitName] = [entry.split or "training" for entry in entries]
-    for index, split in zip(pool, assign_splits(labels, groups, part, seed), strict=True):
-        result[index] = split
-    return result, True
-
-
-def _refuse_small_classes(entries: Sequence[Entry], groups: Sequence[object], needed: int) -> None:
-    units = Counter(label for label, _ in {(e.label, group) for e, group in zip(entries, groups, strict=True)})
-    for name, count in sorted(units.items(), key=lambda item: natural_key(item[0])):
-        if count < needed:
-            raise DataError(
-                f"class {name!r} has {count} images or patients, too few for {needed} splits",
-                remedy=f"add images, leave it out with exclude_classes=['{name}'], or accept that a split "
-                "lacks it with allow_missing_classes",
-            )
+def _label(entry: Entry, names: Sequence[str]) -> Label:
+    if entry.findings is None:
+        return names.index(entry.label)
+    return [int(name in entry.findings) for name in names]
 
 
 def _refuse_untrained(datalist: Datalist, where: str) -> None:

@@ -1,18 +1,17 @@
 """The data check: one pass that reads every image and looks for what would spoil a training.
 
 Finds unreadable and odd files, exact and near duplicates and patients in two splits, and counts classes and sizes.
-Imports image, fingerprints and datalists.
+Imports image, duplicates and datalists.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,19 @@ from medmamba_monai.data.builder import build_datalist
 from medmamba_monai.data.contact_sheet import tile, write_contact_sheet
 from medmamba_monai.data.datalist import Datalist
 from medmamba_monai.data.decoded import ReadOptions
+from medmamba_monai.data.duplicates import Fingerprint, fingerprint, match
 from medmamba_monai.data.entries import SPLITS
 from medmamba_monai.data.files import dataset_root
-from medmamba_monai.data.fingerprints import THRESHOLD, near_duplicates, pooled, thumbnail, volume_similarity
 from medmamba_monai.data.image import MedicalImage, make_options, read_with
-from medmamba_monai.data.report import CheckReport, Duplicate
+from medmamba_monai.data.leakage import divided_groups, labelled_pairs
+from medmamba_monai.data.report import CheckReport
 from medmamba_monai.errors import DataError
 
 __all__ = ["check_datalist"]
 
 _SMALLEST_SIDE = 32
 _EXAMPLES = 8
+_NOTHING = "no finding"
 
 
 @dataclass
@@ -41,16 +42,13 @@ class _Finding:
     """What is kept of one image."""
 
     file: str
-    split: str
-    label: str
+    names: tuple[str, ...]
     error: str | None = None
     what: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     channels: int = 0
     format: str = ""
-    digest: bytes = b""
-    thumb: NDArray[np.uint8] | None = None
-    whole: NDArray[np.float32] | None = None
+    fingerprint: Fingerprint = field(default_factory=lambda: Fingerprint(None))
     tile: NDArray[np.uint8] | None = None
 
 
@@ -65,6 +63,8 @@ def check_datalist(
     **options: Any,
 ) -> CheckReport:
     """Read every image of a data set once and report what would spoil a training.
+
+    Where splits are drawn, they are drawn as in training: copies of a picture come to lie in one split.
 
     Args:
         dataset_dir: folder of the images, or one npz file.
@@ -89,24 +89,33 @@ def check_datalist(
     tasks = list(_tasks(listed))
     read = make_options(**(reading or {}))
     findings = list(_progress(_examine_all(tasks, root, read, workers), len(tasks), progress))
-    report = CheckReport(len(findings), _class_counts(listed))
     readable = [finding for finding in findings if finding.error is None]
+    copies = match([f.file for f in readable], [f.fingerprint for f in readable], progress)
+    if listed.source.get("splits") == "drawn" and not isinstance(datalist, Datalist):
+        listed = _as_datalist(dataset_dir, datalist, {**options, "find_copies": lambda files: copies})
+    report = CheckReport(len(findings), _class_counts(listed))
     report.unreadable = [{"file": f.file, "error": f.error} for f in findings if f.error is not None]
     report.channels = {str(key): n for key, n in Counter(f.channels for f in readable).most_common()}
     report.formats = dict(Counter(f.format for f in readable).most_common())
     report.sizes = _sizes(readable)
     report.odd = list(_odd(readable))
-    report.groups_in_two_splits = _divided_groups(listed)
-    report.duplicates = [*_exact(readable), *_near(readable)]
+    report.groups_in_two_splits = divided_groups(listed)
+    report.duplicates = list(labelled_pairs(copies, listed))
     report.seconds = round(time.perf_counter() - begin, 3)
     if output_dir is not None:
         report.save(Path(output_dir) / "data_report.json")
-        tiles: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in listed.class_names}
-        for finding in readable:
-            if finding.tile is not None:
-                tiles[finding.label].append(finding.tile)
-        write_contact_sheet(Path(output_dir) / "contact_sheet.png", tiles, _EXAMPLES)
+        write_contact_sheet(Path(output_dir) / "contact_sheet.png", _tiles(readable, listed), _EXAMPLES)
     return report
+
+
+def _tiles(findings: list[_Finding], datalist: Datalist) -> dict[str, list[NDArray[np.uint8]]]:
+    """The first images of each class; of those without any, too, where there are such."""
+    tiles: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in datalist.class_names}
+    for finding in findings:
+        if finding.tile is not None:
+            for name in finding.names or (_NOTHING,):
+                tiles.setdefault(name, []).append(finding.tile)
+    return tiles
 
 
 def _as_datalist(
@@ -122,18 +131,18 @@ def _as_datalist(
     return Datalist.load(datalist, allow_leakage=True)
 
 
-def _tasks(datalist: Datalist) -> Iterator[tuple[str, str, str, bool]]:
-    """File, split, label, and whether it is shown on the contact sheet."""
-    shown: Counter[int] = Counter()
+def _tasks(datalist: Datalist) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """File, class names, and whether it is shown on the contact sheet."""
+    shown: Counter[str] = Counter()
     for split in SPLITS:
         for record in datalist.records(split):
-            label = record["label"]
-            shown[label] += 1
-            yield record["image"], split, datalist.class_names[label], shown[label] <= _EXAMPLES
+            names = datalist.names_of(record)
+            shown.update(names or (_NOTHING,))
+            yield record["image"], names, min(shown[name] for name in names or (_NOTHING,)) <= _EXAMPLES
 
 
 def _examine_all(
-    tasks: list[tuple[str, str, str, bool]], root: Path, options: ReadOptions, workers: int
+    tasks: list[tuple[str, tuple[str, ...], bool]], root: Path, options: ReadOptions, workers: int
 ) -> Iterator[_Finding]:
     if workers <= 1:
         yield from (_examine(task, root, options) for task in tasks)
@@ -142,9 +151,9 @@ def _examine_all(
         yield from pool.map(lambda task: _examine(task, root, options), tasks)
 
 
-def _examine(task: tuple[str, str, str, bool], root: Path, options: ReadOptions) -> _Finding:
-    file, split, label, shown = task
-    finding = _Finding(file, split, label)
+def _examine(task: tuple[str, tuple[str, ...], bool], root: Path, options: ReadOptions) -> _Finding:
+    file, names, shown = task
+    finding = _Finding(file, names)
     path = os.path.join(root, file)  # noqa: PTH118 - in the inner loop
     try:
         image = read_with(path, options)
@@ -154,20 +163,10 @@ def _examine(task: tuple[str, str, str, bool], root: Path, options: ReadOptions)
     array = image.array
     finding.shape, finding.channels, finding.format = array.shape[1:], array.shape[0], str(image.meta["format"])
     finding.what = tuple(_oddities(image))
-    finding.digest = _digest(path, array)
-    finding.thumb = thumbnail(array)
-    finding.whole = pooled(array) if array.ndim == 4 else None
+    finding.fingerprint = fingerprint(path, array)
     if shown:
         finding.tile = tile(array)
     return finding
-
-
-def _digest(path: str, array: NDArray[np.float32]) -> bytes:
-    """Digest of the file's bytes; of the pixels where the image is no file of its own."""
-    if os.path.isfile(path):  # noqa: PTH113 - in the inner loop
-        with open(path, "rb") as stream:  # noqa: PTH123
-            return hashlib.blake2b(stream.read(), digest_size=16).digest()
-    return hashlib.blake2b(array.tobytes(), digest_size=16).digest()
 
 
 def _oddities(image: MedicalImage) -> Iterator[str]:
@@ -223,41 +222,3 @@ def _odd(findings: list[_Finding]) -> Iterator[dict[str, str]]:
         if len(finding.shape) != dims[0][0]:
             what.append(f"{len(finding.shape)}-dimensional, most images have {dims[0][0]} dimensions")
         yield from ({"file": finding.file, "what": item} for item in what)
-
-
-def _divided_groups(datalist: Datalist) -> list[dict[str, Any]]:
-    where: dict[str, set[str]] = defaultdict(set)
-    for split in SPLITS:
-        for record in datalist.records(split):
-            if "group" in record:
-                where[record["group"]].add(split)
-    return [
-        {"group": group, "splits": [split for split in SPLITS if split in found]}
-        for group, found in where.items()
-        if len(found) > 1
-    ]
-
-
-def _pair(a: _Finding, b: _Finding, kind: str, similarity: float) -> Duplicate:
-    return Duplicate((a.file, b.file), kind, round(similarity, 4), (a.split, b.split), (a.label, b.label))
-
-
-def _exact(findings: list[_Finding]) -> Iterator[Duplicate]:
-    """Each copy paired with the first of its kind, and with the first in another split, so that no leak is hidden."""
-    firsts: dict[bytes, dict[str, _Finding]] = defaultdict(dict)
-    for finding in findings:
-        known = firsts[finding.digest]
-        for other in [item for split, item in known.items() if split != finding.split] or list(known.values()):
-            yield _pair(other, finding, "exact", 1.0)
-        known.setdefault(finding.split, finding)
-
-
-def _near(findings: list[_Finding]) -> Iterator[Duplicate]:
-    thumbs = [finding.thumb for finding in findings if finding.thumb is not None]
-    if thumbs:
-        for i, j, similarity in near_duplicates(np.stack(thumbs)):
-            a, b = findings[i], findings[j]
-            if a.whole is not None and b.whole is not None:
-                similarity = min(similarity, volume_similarity(a.whole, b.whole))
-            if a.digest != b.digest and similarity > THRESHOLD:
-                yield _pair(a, b, "near", similarity)

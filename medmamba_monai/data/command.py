@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import DataError
 from .check import check_datalist
+from .findings import TASKS
 from .report import CheckReport
 from .source import DataSource
 
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--volumes", action="store_true", help="images are volumes: NIfTI files and folders with a DICOM series each"
     )
+    check.add_argument(
+        "--task", choices=TASKS, default="multiclass", help="multilabel: an image may have several classes, or none"
+    )
     check.add_argument("--workers", type=int, default=1, help="threads that read (default: %(default)s)")
 
 
@@ -47,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             reading={"spatial_dims": 3} if arguments.volumes else None,
             dicom_series=arguments.volumes,
+            task=arguments.task,
             **{key: preset[key] for key in ("layout", "class_names") if key in preset},
         )
     except DataError as error:

@@ -11,31 +11,37 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
 
 from medmamba_monai.data.entries import SPLITS, SplitName, parse_split
 from medmamba_monai.data.files import dataset_root
+from medmamba_monai.data.findings import TASKS
 from medmamba_monai.data.labels import check_class_names
 from medmamba_monai.data.storage import sha256_of, write_atomically
 from medmamba_monai.errors import ConfigError, DataError
 
-__all__ = ["Datalist", "Record"]
+__all__ = ["Datalist", "Label", "Record"]
+
+Label: TypeAlias = int | list[int]
+"""A class number; or, where an image may have several classes, a 0 or 1 for each class."""
 
 
 class _Labelled(TypedDict):
     image: str
-    label: int
+    label: Label
 
 
 class Record(_Labelled, total=False):
-    """One image of a datalist: relative path, class number, and the patient or other group where known."""
+    """One image of a datalist: relative path, label, and the patient or other group where known."""
 
     group: str
 
 
 @dataclass
 class Datalist:
-    """Images, class numbers and splits of one data set.
+    """Images, labels and splits of one data set.
 
     Attributes:
         class_names: name of class 0, 1, ….
@@ -44,6 +50,8 @@ class Datalist:
         test: records of the test part.
         seed: seed of the split, or None where the source gave the splits.
         source: what the list was made from, as plain JSON values.
+        task: "multiclass" (each image has one class, its number is the label) or "multilabel" (each has any number
+            of classes, the label is a list with a 0 or 1 for each).
 
     Example:
         >>> datalist = Datalist(["a", "b"], training=[{"image": "a/1.png", "label": 0}])
@@ -57,25 +65,34 @@ class Datalist:
     test: list[Record] = field(default_factory=list)
     seed: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
+    task: str = "multiclass"
 
     def records(self, split: str) -> list[Record]:
         """Records of one split, which may be empty; synonyms such as "train" and "val" are understood."""
         records: list[Record] = getattr(self, parse_split(split, "datalist"))
         return records
 
-    def labels(self, split: str) -> list[int]:
-        """Class numbers of one split, in order."""
+    def labels(self, split: str) -> list[Any]:
+        """Labels of one split, in order: class numbers, or lists of 0 and 1 (see ``task``)."""
         return [record["label"] for record in self.records(split)]
 
     def counts(self, split: str) -> list[int]:
         """Number of images of each class in one split."""
-        counter = Counter(self.labels(split))
-        return [counter[label] for label in range(len(self.class_names))]
+        counter = Counter(name for record in self.records(split) for name in self.names_of(record))
+        return [counter[name] for name in self.class_names]
+
+    def names_of(self, record: Record) -> tuple[str, ...]:
+        """The names of an image's classes: one, or with several labels any number, in the order of the classes."""
+        label = record["label"]
+        if isinstance(label, int):
+            return (self.class_names[label],)
+        return tuple(name for name, flag in zip(self.class_names, label, strict=True) if flag)
 
     def items(self, split: str, dataset_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         """What a data set is made of.
 
-        {"image": absolute path, "label": number, "file": relative path, ["group"]}.
+        {"image": absolute path, "label": number, "file": relative path, ["group"]}; with several labels an
+        image, "label" is a float32 array of 0 and 1 (C,), which loaders stack to (B, C).
 
         Raises:
             DataError: the split has no image.
@@ -88,14 +105,15 @@ class Datalist:
             )
         root = dataset_root(dataset_dir)
         return [
-            {"image": os.path.join(root, r["image"]), "label": r["label"], "file": r["image"]}  # noqa: PTH118 - speed
+            {"image": os.path.join(root, r["image"]), "label": _target(r["label"]), "file": r["image"]}  # noqa: PTH118 - speed
             | ({"group": r["group"]} if "group" in r else {})
             for r in records
         ]
 
     def to_json(self) -> dict[str, Any]:
         """The content as plain JSON values, in the order of the file."""
-        content: dict[str, Any] = {"class_names": list(self.class_names)}
+        content: dict[str, Any] = {} if self.task == "multiclass" else {"task": self.task}
+        content["class_names"] = list(self.class_names)
         content |= {split: self.records(split) for split in SPLITS}
         return content | {"seed": self.seed, "source": self.source}
 
@@ -110,7 +128,8 @@ class Datalist:
         Raises:
             DataError: the file cannot be written.
         """
-        lines = [f'"class_names": {json.dumps(self.class_names, ensure_ascii=False)}']
+        lines = [] if self.task == "multiclass" else [f'"task": {json.dumps(self.task)}']
+        lines += [f'"class_names": {json.dumps(self.class_names, ensure_ascii=False)}']
         for split in SPLITS:
             rows = ",\n".join("  " + json.dumps(record, ensure_ascii=False) for record in self.records(split))
             lines.append(f'"{split}": [\n{rows}\n]' if rows else f'"{split}": []')
@@ -161,8 +180,12 @@ class Datalist:
             names = check_class_names(content["class_names"])
         except (ConfigError, TypeError) as error:
             raise DataError(str(error), where=f"{where}, class_names") from error
-        parts = {split: _checked(content.get(split) or [], split, len(names), where) for split in SPLITS}
-        datalist = cls(names, **parts, seed=content.get("seed"), source=content.get("source") or {})
+        task = content.get("task", _task_of(content))
+        if task not in TASKS:
+            raise DataError(f"task {task!r} is unknown", where=where, remedy=f"use one of {', '.join(TASKS)}")
+        several = task == "multilabel"
+        parts = {split: _checked(content.get(split) or [], split, len(names), several, where) for split in SPLITS}
+        datalist = cls(names, **parts, seed=content.get("seed"), source=content.get("source") or {}, task=task)
         datalist.check_disjoint(where, allow_leakage=allow_leakage)
         return datalist
 
@@ -189,19 +212,36 @@ class Datalist:
                     )
 
 
-def _checked(records: Iterable[Any], split: SplitName, classes: int, where: str) -> list[Record]:
+def _target(label: Label) -> Any:
+    return label if isinstance(label, int) else np.array(label, dtype=np.float32)
+
+
+def _task_of(content: dict[str, Any]) -> str:
+    """The task of a list that does not name it: its first label says."""
+    first = next((record for split in SPLITS for record in content.get(split) or []), None)
+    return "multilabel" if isinstance(first, dict) and isinstance(first.get("label"), list) else "multiclass"
+
+
+def _checked_label(label: Any, image: str, classes: int, several: bool, place: str) -> Label:
+    if several:
+        good = isinstance(label, list) and len(label) == classes
+        good = good and all(isinstance(flag, int) and flag in (0, 1) for flag in label)
+        what, remedy = "no list of 0 and 1", f"give {classes} of them, one for each of class_names"
+    else:
+        good = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < classes
+        what, remedy = "no class number", f"give a whole number from 0 to {classes - 1}, the place in class_names"
+    if not good:
+        raise DataError(f"label {label!r} of {image!r} is {what}", where=place, remedy=remedy)
+    return [int(flag) for flag in label] if several else int(label)
+
+
+def _checked(records: Iterable[Any], split: SplitName, classes: int, several: bool, where: str) -> list[Record]:
     checked: list[Record] = []
     for index, record in enumerate(records):
         place = f"{where}, {split}[{index}]"
         if not isinstance(record, dict) or not isinstance(record.get("image"), str) or not record["image"]:
             raise DataError("has no image path", where=place, remedy='write {"image": "path", "label": 0}')
-        label = record.get("label")
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
-            raise DataError(
-                f"label {label!r} of {record['image']!r} is no class number",
-                where=place,
-                remedy=f"give a whole number from 0 to {classes - 1}, the place in class_names",
-            )
+        label = _checked_label(record.get("label"), record["image"], classes, several, place)
         if record["image"].startswith("/") or ".." in record["image"].split("/"):
             raise DataError(
                 f"image {record['image']!r} does not lie inside the data set's folder",

@@ -11,7 +11,10 @@ from typing import Literal
 
 from medmamba_monai.errors import DataError
 
-__all__ = ["SPLITS", "Entry", "SplitName", "parse_split", "split_or_none"]
+__all__ = ["SEPARATOR", "SPLITS", "Entry", "SplitName", "parse_split", "split_or_none"]
+
+SEPARATOR = "|"
+"""Between the names where one image has several findings."""
 
 SplitName = Literal["training", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("training", "validation", "test")
@@ -32,10 +35,12 @@ class Entry:
 
     Attributes:
         file: path relative to the data set's folder, with forward slashes (or "name.npz#train/17").
-        label: class name as the source spells it, without surrounding blanks.
+        label: class name as the source spells it, without surrounding blanks; of several findings, their names
+            joined by "|".
         where: place for messages, such as "labels.csv, row 7".
         group: patient, lesion or slide that must stay in one split; None where unknown.
         split: the split the source gives; None where it gives none.
+        findings: of an image that may have several or none, the names of its classes; None where each image has one.
     """
 
     file: str
@@ -43,6 +48,12 @@ class Entry:
     where: str
     group: str | None = None
     split: SplitName | None = None
+    findings: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes of the image: one, or of several findings any number."""
+        return (self.label,) if self.findings is None else self.findings
 
 
 def split_or_none(name: str) -> SplitName | None:

@@ -26,9 +26,9 @@ __all__ = ["THRESHOLD", "near_duplicates", "pooled", "thumbnail", "volume_simila
 SIDE = 32
 VOLUME_SIDE = 16
 THRESHOLD = 0.92
-_DIMENSIONS = 64
-_SAMPLE = 512
+_COARSE, _FINE = 64, 256  # random directions
 _BLOCK = 1024
+_CHUNK = 4096
 
 
 def thumbnail(array: NDArray[np.float32], side: int = SIDE) -> NDArray[np.uint8]:
@@ -96,52 +96,69 @@ def _patterns(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.divide(steps, length, out=np.zeros_like(steps), where=length > 0)
 
 
-def _basis(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Orthonormal directions (pattern length, k) in which the patterns differ most."""
-    from sklearn.utils.extmath import randomized_svd
-
-    sample = thumbs[np.linspace(0, len(thumbs) - 1, min(len(thumbs), _SAMPLE)).astype(int)]
-    rows = np.concatenate([_patterns(form) for form in _forms(sample)])
-    size = min(_DIMENSIONS, *rows.shape)
-    _, _, directions = randomized_svd(rows - rows.mean(axis=0), size, n_iter=2, random_state=0)
-    return np.ascontiguousarray(directions.T, dtype=np.float32)
+def _projections(thumbs: NDArray[np.uint8], basis: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Patterns (N, length) as seen by the directions (length, k): (N, k)."""
+    parts = [_patterns(thumbs[start : start + _BLOCK]) @ basis for start in range(0, len(thumbs), _BLOCK)]
+    return np.concatenate(parts)
 
 
-def near_duplicates(thumbs: NDArray[np.uint8], threshold: float = THRESHOLD) -> list[tuple[int, int, float]]:
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+
+
+def _floor(threshold: float, dimensions: int) -> float:
+    """Below this the correlation of two projections leaves no doubt that the patterns' own is below ``threshold``.
+
+    The correlation of projections onto k random directions scatters around the true one, r, with a standard
+    deviation of (1 - r^2) / sqrt(k); this is six of them away.
+    """
+    return threshold - 6 * (1 - threshold**2) / dimensions**0.5
+
+
+def near_duplicates(
+    thumbs: NDArray[np.uint8], threshold: float = THRESHOLD, progress: bool = False
+) -> list[tuple[int, int, float]]:
     """Pairs of thumbnails that show the same picture.
 
-    A projection onto few directions cannot make two patterns more distant, so pairs that are too distant there are
-    left out without loss; the others are compared in full.
+    All pairs are compared by projections of their patterns onto a few random directions, those that may be alike by
+    projections onto more, and what is left by the patterns themselves. The time grows with the square of the number
+    of pictures: two seconds of a core for 5,000, five minutes for 100,000.
 
     Args:
         thumbs: (N, side, side), see ``thumbnail``.
         threshold: correlation above which a pair counts.
+        progress: show a progress bar once it takes longer than two seconds.
 
     Returns:
         (i, j, correlation) with i < j, in order. Flat thumbnails are in no pair.
     """
+    from tqdm import tqdm
+
     kept = np.flatnonzero(thumbs.min(axis=(1, 2)) < thumbs.max(axis=(1, 2)))
     thumbs = thumbs[kept]
     if len(thumbs) < 2:
         return []
-    basis = _basis(thumbs)
-    limit = 2 - 2 * threshold  # squared distance of unit vectors with this correlation
-    starts = range(0, len(thumbs), _BLOCK)
-    plain = np.concatenate([_patterns(thumbs[s : s + _BLOCK]) @ basis for s in starts])
-    squares = (plain**2).sum(axis=1)
+    side = thumbs.shape[1]
+    basis = np.random.default_rng(0).standard_normal((2 * side * (side - 1), _FINE), dtype=np.float32)
+    fine = _projections(thumbs, basis)
+    coarse, fine = _unit(fine[:, :_COARSE]), _unit(fine)
     pairs: dict[tuple[int, int], float] = {}
-    for start in starts:
-        block = thumbs[start : start + _BLOCK]
-        for form in _forms(block):
+    starts = range(0, len(thumbs), _BLOCK)
+    for start in tqdm(starts, desc="comparing images", delay=2, disable=not progress):
+        for form in _forms(thumbs[start : start + _BLOCK]):
             turned = _patterns(form) @ basis
-            distance = (turned**2).sum(axis=1)[:, None] + squares[None, start:] - 2 * turned @ plain[start:].T
-            rows, columns = np.nonzero(distance < limit + 1e-5)
+            likely = _unit(turned[:, :_COARSE]) @ coarse[start:].T > _floor(threshold, _COARSE)
+            rows, columns = np.nonzero(likely)
             rows, columns = rows[columns > rows], columns[columns > rows]
-            for first in range(0, len(rows), _BLOCK):
-                i, j = rows[first : first + _BLOCK], columns[first : first + _BLOCK]
-                similarity = (_patterns(form[i]) * _patterns(thumbs[start + j])).sum(axis=1)
+            turned = _unit(turned)
+            for first in range(0, len(rows), _CHUNK):
+                i, j = rows[first : first + _CHUNK], columns[first : first + _CHUNK] + start
+                close = np.einsum("nk,nk->n", turned[i], fine[j]) > _floor(threshold, _FINE)
+                i, j = i[close], j[close]
+                similarity = np.einsum("nk,nk->n", _patterns(form[i]), _patterns(thumbs[j]))
                 for a, b, value in zip(i, j, similarity, strict=True):
                     if value > threshold:
-                        key = int(kept[start + a]), int(kept[start + b])
-                        pairs[key] = max(pairs.get(key, 0.0), float(value))
+                        key = int(kept[start + a]), int(kept[b])
+                        pairs[key] = max(pairs.get(key, 0.0), min(float(value), 1.0))
     return [(i, j, value) for (i, j), value in sorted(pairs.items())]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from medmamba_monai.data.entries import Entry
+from medmamba_monai.data.entries import SEPARATOR, Entry
 from medmamba_monai.data.files import natural_key
 from medmamba_monai.errors import ConfigError, DataError
 
@@ -44,20 +44,29 @@ def rename_and_drop(
 ) -> list[Entry]:
     """Entries under their final names, without the excluded classes (named before or after renaming).
 
+    An image that may have several findings stays, without those that are excluded.
+
     Raises:
         DataError: an excluded class does not occur.
     """
     renamed = {str(key): str(value) for key, value in (label_map or {}).items()}
     dropped = {str(name) for name in exclude_classes}
-    seen = {entry.label for entry in entries}
+    seen = {name for entry in entries for name in entry.names}
     seen |= {renamed.get(label, label) for label in seen}
     for name in sorted(dropped - seen):
         raise DataError(
             f"exclude_classes names {name!r}, which no image has; labels are {sorted(seen, key=natural_key)[:20]}",
             remedy="correct or remove the name",
         )
-    kept = [e for e in entries if e.label not in dropped and renamed.get(e.label, e.label) not in dropped]
-    return [replace(e, label=renamed[e.label]) if e.label in renamed else e for e in kept]
+    result = []
+    for entry in entries:
+        kept = [name for name in entry.names if not dropped & {name, renamed.get(name, name)}]
+        names = tuple(dict.fromkeys(renamed.get(name, name) for name in kept))
+        if entry.findings is not None:
+            result.append(replace(entry, label=SEPARATOR.join(names), findings=names))
+        elif names:
+            result.append(replace(entry, label=names[0]) if entry.label in renamed else entry)
+    return result
 
 
 def resolve_class_names(
@@ -71,7 +80,8 @@ def resolve_class_names(
     """
     found: dict[str, Entry] = {}
     for entry in entries:
-        found.setdefault(entry.label, entry)
+        for name in entry.names:
+            found.setdefault(name, entry)
     if class_names is None:
         names = sorted(found, key=natural_key)
         _refuse_case_twins(names, found)
@@ -84,6 +94,10 @@ def resolve_class_names(
                 f"class {absent[0]!r} is declared and no image has it",
                 remedy="check the data set and class_names, or allow it with allow_missing_classes",
             )
+    if any(entry.findings is None for entry in entries):
+        _refuse_several(names, found)
+    else:
+        _refuse_separator(names)
     if len(names) < 2:
         raise DataError(
             f"there is one class only: {names[0]!r}" if names else "there is no class",
@@ -92,6 +106,23 @@ def resolve_class_names(
             "give that folder as dataset_dir",
         )
     return names
+
+
+def _refuse_several(names: Sequence[str], found: Mapping[str, Entry]) -> None:
+    """Labels that look like several findings would each become a class, hundreds of them in some archives."""
+    for name in names:
+        if SEPARATOR in name:
+            raise DataError(
+                f"label {name!r} names several classes",
+                where=found[name].where if name in found else None,
+                remedy="train with task multilabel (--task multilabel), or rename it with label_map",
+            )
+
+
+def _refuse_separator(names: Sequence[str]) -> None:
+    for name in names:
+        if SEPARATOR in name:
+            raise ConfigError(f"class name {name!r} has a {SEPARATOR}, which separates findings", remedy="rename it")
 
 
 def _refuse_case_twins(names: Sequence[str], found: Mapping[str, Entry]) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medmamba_monai.data.entries import Entry, parse_split
+from medmamba_monai.data.entries import SEPARATOR, Entry, parse_split
 from medmamba_monai.data.medmnist_table import MEDMNIST_CLASSES, MEDMNIST_MD5
 from medmamba_monai.data.npz import load_array, npz_headers
 from medmamba_monai.errors import DataError
@@ -61,20 +63,21 @@ def verify_md5(path: Path) -> str:
     return official
 
 
-def medmnist_entries(path: Path, *, check_md5: bool = False) -> tuple[list[Entry], list[str]]:
+def medmnist_entries(path: Path, *, check_md5: bool = False, task: str = "multiclass") -> tuple[list[Entry], list[str]]:
     """Entries and class names of a MedMNIST archive.
 
     Args:
         path: the npz file.
         check_md5: compare its MD5 sum with the official one first.
+        task: "multiclass" for class numbers (N,) or (N, 1), "multilabel" for a column of 0 and 1 a class (N, C).
 
     Returns:
         Entries with the official split, in the order train, val, test; class names in label order, from the
         MedMNIST table where the file's name is known, else "class_0", "class_1", ….
 
     Raises:
-        DataError: wrong sum, unreadable, missing arrays, labels that are no single class numbers, or more
-            labels than the table has names.
+        DataError: wrong sum, unreadable, missing arrays, labels of another task, or more labels than the table
+            has names.
     """
     if check_md5:
         verify_md5(path)
@@ -90,32 +93,61 @@ def medmnist_entries(path: Path, *, check_md5: bool = False) -> tuple[list[Entry
                 remedy="give the labels as (N, 1) integers",
             )
         array = load_array(path, f"{part}_labels")
-        count = headers[f"{part}_images"][0][0]
-        if array.size != count or array.dtype.kind not in "iub" or (array.size and array.min() < 0):
-            raise DataError(
-                f"{part}_labels is {array.dtype} {array.shape} for {count} images",
-                where=str(path),
-                remedy="one class number for each image is needed; multi-label sets are not read from npz",
-            )
-        labels[part] = array.reshape(-1).astype(np.int64).tolist()
+        _check_labels(array, headers[f"{part}_images"][0][0], f"{part}_labels", path, task)
+        labels[part] = array.astype(np.int64) if task == "multilabel" else array.astype(np.int64).reshape(-1, 1)
     if "train" not in labels:
         raise DataError(
             f"holds no train_images (arrays: {', '.join(headers)})",
             where=str(path),
             remedy="the arrays must be named as in MedMNIST: train_images, train_labels, …",
         )
-    count = max(max(values, default=0) for values in labels.values()) + 1
+    several = task == "multilabel"
+    if several:
+        count = max(values.shape[1] for values in labels.values())
+        _refuse_uneven(labels, path)
+    else:
+        count = max(values.max(initial=0) for values in labels.values()) + 1
     names = list(known_classes(path) or (f"class_{index}" for index in range(count)))
-    if count > len(names):
+    if count > len(names) or (several and count < len(names)):
         raise DataError(
-            f"has label {count - 1}, but {path.stem} has {len(names)} classes",
+            f"has {f'{count} columns of labels' if several else f'label {count - 1}'}, but {path.stem} has "
+            f"{len(names)} classes",
             where=str(path),
             remedy="rename the file, so that it is not taken for the MedMNIST set of this name",
         )
-    entries = [
-        Entry(f"{path.name}#{part}/{index}", names[label], f"{path.name}, {part}_labels[{index}]", None, split)
-        for part, values in labels.items()
-        for split in [parse_split(part, path.name)]
-        for index, label in enumerate(values)
-    ]
+    entries = []
+    for part, values in labels.items():
+        split = parse_split(part, path.name)
+        for index, row in enumerate(values.tolist()):
+            file, where = f"{path.name}#{part}/{index}", f"{path.name}, {part}_labels[{index}]"
+            if several:
+                found = tuple(name for name, flag in zip(names, row, strict=False) if flag)
+                entries.append(Entry(file, SEPARATOR.join(found), where, None, split, found))
+            else:
+                entries.append(Entry(file, names[row[0]], where, None, split))
     return entries, names
+
+
+def _check_labels(array: NDArray[Any], images: int, name: str, path: Path, task: str) -> None:
+    """Refuse labels that are not those of the task."""
+    whole = array.dtype.kind in "iub"
+    several = array.ndim == 2 and array.shape[1] > 1
+    if task == "multilabel":
+        good = several and len(array) == images and whole and bool(np.isin(array, (0, 1)).all())
+        remedy = "a column of 0 and 1 for each class is needed; class numbers are read with task multiclass"
+    else:
+        good = array.size == images and whole and (array.size == 0 or int(array.min()) >= 0)
+        remedy = "one class number for each image is needed; several labels an image are read with task multilabel"
+    if not good:
+        raise DataError(
+            f"{name} is {array.dtype} {array.shape} for {images} images"
+            + (f" with values from {array.min()} to {array.max()}" if array.size else ""),
+            where=str(path),
+            remedy=f"{remedy} (--task)",
+        )
+
+
+def _refuse_uneven(labels: dict[str, NDArray[np.int64]], path: Path) -> None:
+    widths = {part: values.shape[1] for part, values in labels.items()}
+    if len(set(widths.values())) > 1:
+        raise DataError(f"the parts have different numbers of label columns: {widths}", where=str(path))

@@ -69,13 +69,6 @@ def fetch_medmnist(name: str, folder: str | os.PathLike[str], size: int, *, prog
     if target.exists():
         return target
     address = _address(name, size)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise DataError(
-            "is not there, and several processes would fetch it at once",
-            where=str(target),
-            remedy='fetch it first: python -c "from medmamba_monai.data import fetch_medmnist; '
-            f"fetch_medmnist('{name}', '{folder}', {size})\"",
-        )
     _download(address, target, progress)
     return target
 

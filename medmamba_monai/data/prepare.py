@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medmamba_monai.data.builder import LabelledSet, build_datalist, collect
 from medmamba_monai.data.datalist import Datalist
-from medmamba_monai.data.entries import SPLITS
+from medmamba_monai.data.duplicates import find_duplicates
+from medmamba_monai.data.entries import SEPARATOR, SPLITS, Entry
 from medmamba_monai.data.files import dataset_root, require_folder
 from medmamba_monai.data.npz import npz_headers, split_member
 from medmamba_monai.errors import DataError
@@ -25,6 +27,8 @@ def prepare_datalist(
     class_names: Sequence[str] | None = None,
     *,
     allow_leakage: bool = False,
+    keep_copies_together: bool = False,
+    progress: bool = False,
     **options: Any,
 ) -> Datalist:
     """The datalist of a run: given, or written earlier, or built and written once.
@@ -42,7 +46,10 @@ def prepare_datalist(
         seed: seed of the split where one is drawn; an earlier list keeps its own.
         class_names: the classes in their order; must agree with a list that exists.
         allow_leakage: accept a list with a group in two splits.
-        **options: as for ``build_datalist``.
+        keep_copies_together: where splits are drawn, read all images first and let copies of one picture come to
+            lie in one split; what was found is kept in ``output_dir``.
+        progress: show a progress bar while images are read.
+        **options: as for ``build_datalist``, among them ``task``, which must agree with a list that exists.
 
     Raises:
         DataError: the list, the data set or both cannot be used together; the message says which file
@@ -54,6 +61,7 @@ def prepare_datalist(
     if target is not None and target.exists():
         earlier = Datalist.load(target, allow_leakage=allow_leakage)
     given = Path(datalist).expanduser() if datalist else None
+    task = options.get("task", "multiclass")
     if given is not None and given.suffix.lower() not in (".csv", ".tsv", ".txt"):
         result = Datalist.load(_resolve(given, root), allow_leakage=allow_leakage)
         result.source = {"kind": "json"} | result.source
@@ -61,14 +69,19 @@ def prepare_datalist(
             raise _other_list(target, f"it differs from {given}")
     elif earlier is None:
         options["allow_leakage"] = allow_leakage
+        if keep_copies_together:
+            cache = None if target is None else target.parent
+            options["find_copies"] = partial(find_duplicates, root, cache_dir=cache, progress=progress)
         result = build_datalist(root, csv=given, class_names=class_names, seed=seed, **options)
     else:
         result = earlier
         comparable = earlier.source.get("kind") in ("folder", "npz") or _has_table(root, earlier, options.get("layout"))
+        _check_task(earlier, task, str(target))
         if given is not None or comparable:
             options.pop("fractions", None)  # the earlier splits stay
             now = collect(root, csv=given, class_names=class_names, **options)
             _refuse_changes(earlier, now, target)
+    _check_task(result, task, str(given or target or root))
     _check_class_names(result, class_names, str(given or target or root))
     _check_files(result, root, str(given or target or root))
     if earlier is None and target is not None:
@@ -118,8 +131,9 @@ def _other_list(target: Path | None, why: str) -> DataError:
 
 def _refuse_changes(earlier: Datalist, now: LabelledSet, target: Path | None) -> None:
     names = earlier.class_names
-    old = {r["image"]: (names[r["label"]], r.get("group")) for split in SPLITS for r in earlier.records(split)}
-    new = {entry.file: (entry.label, entry.group) for entry in now.entries}
+    records = [record for split in SPLITS for record in earlier.records(split)]
+    old = {r["image"]: (SEPARATOR.join(earlier.names_of(r)), r.get("group")) for r in records}
+    new = {entry.file: (_label_text(entry, names), entry.group) for entry in now.entries}
     missing, added = [f for f in old if f not in new], [f for f in new if f not in old]
     if missing or added:
         example = f"{missing[0]!r} is gone" if missing else f"{added[0]!r} is new"
@@ -127,6 +141,23 @@ def _refuse_changes(earlier: Datalist, now: LabelledSet, target: Path | None) ->
     for file, value in new.items():
         if old[file] != value:
             raise _other_list(target, f"{file!r} was {old[file]} and is {value} now (label, group)")
+
+
+def _label_text(entry: Entry, names: Sequence[str]) -> str:
+    """The label of an image, of several findings their names in the order of the classes."""
+    if entry.findings is None:
+        return entry.label
+    known = [name for name in names if name in entry.findings]
+    return SEPARATOR.join(known + [name for name in entry.findings if name not in names])
+
+
+def _check_task(datalist: Datalist, task: str, where: str) -> None:
+    if datalist.task != task:
+        raise DataError(
+            f"is a {datalist.task} list, task says {task}",
+            where=where,
+            remedy=f"give --task {datalist.task}, or a datalist and output_dir for {task}",
+        )
 
 
 def _check_class_names(datalist: Datalist, class_names: Sequence[str] | None, where: str) -> None:

@@ -13,6 +13,7 @@ from medmamba_monai.errors import ConfigError
 __all__ = ["assign_splits", "check_fractions"]
 
 _PASSES = 8
+_NO_CLASS = -1
 _ATTEMPTS = 50  # at most, where a class would be missing from a split
 
 
@@ -37,7 +38,7 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
 
 
 def assign_splits(
-    labels: Sequence[int],
+    labels: Sequence[int | Sequence[int]],
     groups: Sequence[Hashable] | None = None,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
@@ -51,8 +52,11 @@ def assign_splits(
     them. Of several such passes the one closest to the shares counts. The result depends on the arguments
     alone.
 
+    A sample may have several classes: then the rarest of them decides first, and the others are weighed in.
+    Samples without any class are dealt out by the same rule, as a class of their own.
+
     Args:
-        labels: class numbers, one a sample.
+        labels: class numbers, one a sample; or for each sample the numbers of its classes, which may be none.
         groups: patient or other unit of each sample; None: every sample is its own.
         fractions: shares of training, validation and test; a share of 0 leaves that split empty.
         seed: chooses among equally good assignments.
@@ -64,6 +68,8 @@ def assign_splits(
         >>> splits = assign_splits([0] * 10 + [1] * 10, fractions=(0.6, 0.2, 0.2))
         >>> splits[:10].count("training"), splits[10:].count("test")
         (6, 2)
+        >>> assign_splits([[0, 1], [0], []] * 10, fractions=(0.5, 0.5, 0))[:30:3].count("training")
+        5
     """
     shares = check_fractions(fractions)
     if len(labels) == 0:
@@ -71,7 +77,7 @@ def assign_splits(
     keys: Sequence[Hashable] = range(len(labels)) if groups is None else groups
     content: dict[Hashable, Counter[int]] = defaultdict(Counter)
     for key, label in zip(keys, labels, strict=True):
-        content[key][label] += 1
+        content[key].update((label or [_NO_CLASS]) if isinstance(label, Sequence) else [label])
     best: dict[Hashable, int] = {}
     least = (math.inf, math.inf)
     passes = _PASSES if any(len(counts) > 1 for counts in content.values()) else 1

@@ -1,27 +1,28 @@
 """The CSV source: file, label, and where given the patient or group and the split of each image.
 
-Imports files, entries.
+Imports files, findings, entries.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from medmamba_monai.data.entries import Entry, SplitName, parse_split
+from medmamba_monai.data.entries import SEPARATOR, Entry, SplitName, parse_split
 from medmamba_monai.data.files import FileIndex
+from medmamba_monai.data.findings import indicator, indicator_columns, split_findings
 from medmamba_monai.data.folders import group_by_pattern
 from medmamba_monai.errors import DataError
 
-__all__ = ["read_table", "table_entries"]
+__all__ = ["findings_entries", "read_table", "table_entries"]
 
 _COLUMNS = {
-    "file": ("file", "filename", "file_name", "image", "path", "image_path", "filepath"),
-    "label": ("label", "class", "class_name", "diagnosis", "target"),
-    "group": ("patient_id", "group_id", "group", "patient"),
+    "file": ("file", "filename", "file_name", "image", "path", "image_path", "filepath", "image index"),
+    "label": ("label", "class", "class_name", "diagnosis", "target", "finding labels"),
+    "group": ("patient_id", "group_id", "group", "patient", "patient id"),
     "split": ("split",),
 }
 
@@ -89,8 +90,10 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows
 
 
-def _pick_columns(path: Path, header: Sequence[str], columns: Mapping[str, str] | None) -> dict[str, int]:
-    """Number of the file, label, group and split columns (the last two where there are such)."""
+def _pick_columns(
+    path: Path, header: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str] = ("file", "label")
+) -> dict[str, int]:
+    """Number of the file, label, group and split columns (those not required where there are such)."""
     lower = [name.lower() for name in header]
     picked = {}
     given = dict(columns or {})
@@ -106,7 +109,7 @@ def _pick_columns(path: Path, header: Sequence[str], columns: Mapping[str, str] 
         index = next((lower.index(name.lower()) for name in wanted if name.lower() in lower), None)
         if index is not None:
             picked[role] = index
-        elif role in ("file", "label") or given.get(role):
+        elif role in required or given.get(role):
             raise DataError(
                 f"has no column {wanted[0]!r} (columns: {', '.join(header)})",
                 where=path.name,
@@ -144,8 +147,75 @@ def table_entries(
     """
     header, rows = read_table(path)
     at = _pick_columns(path, header, columns)
+    found = _located(path, root, header, rows, at, split_values, exclude_files, group_pattern, find_by_name)
+    return [Entry(file, cells[at["label"]], where, group, split) for file, cells, where, group, split in found]
+
+
+def findings_entries(
+    path: Path,
+    root: Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    uncertain: str = "refuse",
+    columns: Mapping[str, str] | None = None,
+    split_values: Mapping[str, str] | None = None,
+    exclude_files: Sequence[str] = (),
+    group_pattern: str | None = None,
+    find_by_name: bool = False,
+) -> tuple[list[Entry], list[str] | None]:
+    """Entries of a table of images that may have several findings each, or none.
+
+    The findings stand in one label column, joined by "|", or in a column of 0 and 1 for each class.
+
+    Args:
+        path: the CSV file.
+        root: folder that its file column is relative to.
+        class_names: the classes; columns of these names are looked for where there is no label column.
+        label_map: source name -> class name.
+        uncertain: what -1 and empty cells of the classes' columns mean, see ``findings.indicator``.
+        columns: as for ``table_entries``, so are the rest.
+        split_values: see there.
+        exclude_files: see there.
+        group_pattern: see there.
+        find_by_name: see there.
+
+    Returns:
+        The entries, and the names of the classes' columns where there are such (they are classes even if no image
+        has one of them), else None.
+
+    Raises:
+        DataError: as for ``table_entries``, and for labels that cannot be understood.
+    """
+    header, rows = read_table(path)
+    at = _pick_columns(path, header, columns, required=("file",))
+    flags = {}
+    if "label" not in at:
+        flags = indicator_columns(header, rows, list(at.values()), class_names, label_map, path.name)
+    entries = []
+    found = _located(path, root, header, rows, at, split_values, exclude_files, group_pattern, find_by_name)
+    for file, cells, where, group, split in found:
+        if flags:
+            names = tuple(name for name, at_ in flags.items() if indicator(cells[at_], name, where, uncertain))
+        else:
+            names = split_findings(cells[at["label"]], where, class_names)
+        entries.append(Entry(file, SEPARATOR.join(names), where, group, split, names))
+    return entries, list(flags) or None
+
+
+def _located(
+    path: Path,
+    root: Path,
+    header: Sequence[str],
+    rows: Sequence[tuple[int, list[str]]],
+    at: Mapping[str, int],
+    split_values: Mapping[str, str] | None,
+    exclude_files: Sequence[str],
+    group_pattern: str | None,
+    find_by_name: bool,
+) -> Iterator[tuple[str, list[str], str, str | None, SplitName | None]]:
+    """File, cells, place, group and split of each row that counts."""
     index = FileIndex(root, by_name=find_by_name)
-    entries: list[Entry] = []
     seen: dict[str, str] = {}
     for number, cells in rows:
         where = f"{path.name}, row {number}"
@@ -166,5 +236,4 @@ def table_entries(
         split: SplitName | None = None
         if "split" in at:
             split = parse_split(cells[at["split"]], where, split_values)
-        entries.append(Entry(file, cells[at["label"]], where, group, split))
-    return entries
+        yield file, cells, where, group, split

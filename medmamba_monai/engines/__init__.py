@@ -5,6 +5,7 @@ Configs name them. May import ``errors``; knows neither handlers, data nor metri
 
 from medmamba_monai.engines.balance import class_weights, evaluation_sampler, train_sampler
 from medmamba_monai.engines.compare import better_metric
+from medmamba_monai.engines.loss import MultiLabelLoss, classification_loss
 from medmamba_monai.engines.numerics import NumericsError
 from medmamba_monai.engines.optim import parameter_groups
 from medmamba_monai.engines.ordinal import OrdinalLoss
@@ -15,6 +16,7 @@ from medmamba_monai.engines.step import EvaluationStep, TrainingStep
 
 __all__ = [
     "EvaluationStep",
+    "MultiLabelLoss",
     "NumericsError",
     "OrdinalLoss",
     "TrainingStep",
@@ -22,6 +24,7 @@ __all__ = [
     "autocast",
     "better_metric",
     "class_weights",
+    "classification_loss",
     "evaluation_sampler",
     "loader_generator",
     "parameter_groups",

@@ -45,9 +45,10 @@ class OrdinalLoss(nn.Module):
         distance: weight of the distance; 0 leaves cross-entropy.
         weight: (C,) class weights of both terms, means being taken as ``torch.nn.CrossEntropyLoss`` takes them.
         label_smoothing: of the cross-entropy.
+        task: "multiclass"; a bundle's config hands it on.
 
     Raises:
-        ConfigError: ``distance`` is negative.
+        ConfigError: ``distance`` is negative, or images have several classes, which cannot be grades.
 
     Example:
         >>> loss = OrdinalLoss()
@@ -56,8 +57,20 @@ class OrdinalLoss(nn.Module):
         True
     """
 
-    def __init__(self, distance: float = 1.0, weight: torch.Tensor | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        distance: float = 1.0,
+        weight: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
+        task: str = "multiclass",
+    ) -> None:
         super().__init__()
+        if task != "multiclass":
+            raise ConfigError(
+                f"task {task} has no grades: an image may have several classes",
+                where="OrdinalLoss",
+                remedy="train with task multiclass, or with the loss of another bundle",
+            )
         if not distance >= 0:
             raise ConfigError(f"distance={distance} is negative", where="OrdinalLoss", remedy="give 0 or more")
         self.distance = float(distance)

@@ -57,6 +57,7 @@ class CheckpointHandler:
         interval: epochs between two states; the last epoch's is always written.
         network: default: the trainer's.
         optimizer: default: the trainer's.
+        task: stored in the training state and compared when it is resumed.
 
     Raises:
         CheckpointError: the folder cannot be written, the disk is full, or weights are not finite.
@@ -81,6 +82,7 @@ class CheckpointHandler:
         interval: int = 1,
         network: nn.Module | None = None,
         optimizer: torch.optim.Optimizer | None = None,
+        task: str | None = None,
     ) -> None:
         self.folder = CheckpointFolder(Path(save_dir))
         self.lr_scheduler = lr_scheduler
@@ -89,6 +91,7 @@ class CheckpointHandler:
         self.best = BestScore(mode)
         self.model_info = model_info
         self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.task = task
         self.seed = None if seed is None else int(seed)
         self.save_last = save_last
         self.interval = interval
@@ -147,6 +150,7 @@ class CheckpointHandler:
             "random": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
             "seed": self.seed,
             "class_names": self.class_names,
+            "task": self.task,
             "mlflow_run_id": getattr(engine.state, "mlflow_run_id", None),
         }
 

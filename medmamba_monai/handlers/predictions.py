@@ -23,8 +23,11 @@ __all__ = ["Prediction", "PredictionWriter"]
 PREDICTIONS_NAME = "predictions.csv"
 METRICS_NAME = "metrics.json"
 SUM_TOLERANCE = 1e-3
+SEPARATOR = "|"  # between the names of several classes, as label tables have it
+NO_FINDING = "No Finding"
 
-Report = Callable[[Sequence[int], Any, Sequence[str]], Mapping[str, Any]]
+Report = Callable[..., Mapping[str, Any]]
+Label = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Prediction:
 
     Attributes:
         file: its name as the datalist has it.
-        label: true class number, or None.
+        label: true class number, a 0 or 1 for each class where an image may have several, or None.
         probabilities: one per class.
     """
 
     file: str
-    label: int | None
+    label: Label | None
     probabilities: tuple[float, ...]
 
 
@@ -46,23 +49,29 @@ class PredictionWriter:
     """Writes one row per image, sorted by file, and the metrics of the whole set.
 
     ``predictions.csv`` has the columns file, label (class name, only where labels are known), prediction
-    (class name) and one column of probabilities per class under the class's name. ``metrics.json`` is what
+    (class name) and one column of probabilities per class under the class's name. Where an image may have several
+    classes, label and prediction are their names joined by "|", or "No Finding". ``metrics.json`` is what
     ``metrics`` returns. The results of several processes are joined; an item that padding gave to two of them
     counts once.
 
     Args:
         output_dir: folder of both files; created if needed.
         class_names: names in the order of the network's outputs.
-        metrics: function of (labels, probabilities (N, C), class names); None writes no metrics.
+        metrics: function of (labels, probabilities (N, C), class names), with task "multilabel" also of threshold;
+            None writes no metrics.
         labelled: whether the items have labels.
-        softmax: predictions are logits and are turned into probabilities here; else they must be
-            probabilities.
+        softmax: predictions are logits and are turned into probabilities here, by a sigmoid with task
+            "multilabel"; else they must be probabilities.
         pred_key: key of the predictions in the engine's output.
-        label_key: key of the labels in the engine's output or batch: class numbers or one-hot.
+        label_key: key of the labels in the engine's output or batch: class numbers or one-hot; with task
+            "multilabel" a 0 or 1 for each class.
         file_key: key of the file names in the batch; else the image's metadata are asked.
+        task: "multiclass" or "multilabel".
+        threshold: with task "multilabel", probability from which on a class is predicted.
+        remarks: what is to stand in ``metrics.json`` besides the metrics.
 
     Raises:
-        ConfigError: class names that repeat or collide with the other columns.
+        ConfigError: class names that repeat or collide with the other columns, or an unknown task or threshold.
         DataError: no predictions, values that are no probabilities, or items without label or file.
 
     Example:
@@ -82,7 +91,17 @@ class PredictionWriter:
         pred_key: str = "pred",
         label_key: str = "label",
         file_key: str = "file",
+        task: str = "multiclass",
+        threshold: float = 0.5,
+        remarks: Mapping[str, Any] | None = None,
     ) -> None:
+        if task not in ("multiclass", "multilabel"):
+            raise ConfigError(f"task={task!r}", remedy="use multiclass or multilabel")
+        if not 0 < threshold < 1:
+            raise ConfigError(f"threshold={threshold} lies outside 0 to 1", remedy="give a number between them")
+        self.several = task == "multilabel"
+        self.threshold = float(threshold)
+        self.remarks = dict(remarks or {})
         self.output_dir = Path(output_dir)
         self.class_names = [str(name) for name in class_names]
         columns = ["file", "label", "prediction", *self.class_names]
@@ -124,12 +143,17 @@ class PredictionWriter:
             )
         return str(name)
 
-    def _label_of(self, output: Mapping[str, Any], item: Mapping[str, Any], file: str) -> int:
+    def _label_of(self, output: Mapping[str, Any], item: Mapping[str, Any], file: str) -> Label:
         value = output.get(self.label_key)
         value = item.get(self.label_key) if value is None else value
         if value is None:
             raise DataError("no label", where=file, remedy="set labelled to false to predict images without labels")
         values = torch.as_tensor(value).flatten()
+        if self.several:
+            flags = tuple(int(flag) for flag in values.tolist())
+            if len(flags) != len(self.class_names) or not set(values.tolist()) <= {0, 1}:
+                raise DataError(f"label {values.tolist()} is no 0 or 1 for each class", where=file)
+            return flags
         label = int(values.item()) if values.numel() == 1 else int(values.argmax())
         if not 0 <= label < len(self.class_names):
             raise DataError(f"label {label} lies outside the {len(self.class_names)} classes", where=file)
@@ -145,15 +169,20 @@ class PredictionWriter:
             )
         if not bool(torch.isfinite(values).all()):
             raise DataError("the prediction is not finite", where=file, remedy="look at the image and the weights")
+        function = "sigmoid" if self.several else "softmax"
         if self.softmax:
-            values = values.softmax(0)
-        elif bool((values < 0).any()) or abs(float(values.sum()) - 1.0) > SUM_TOLERANCE:
+            values = values.sigmoid() if self.several else values.softmax(0)
+        elif not self._are_probabilities(values):
             raise DataError(
                 f"predicted values are no probabilities: {[round(value, 4) for value in values.tolist()]}",
                 where=file,
-                remedy="add a softmax to the postprocessing, or set softmax of PredictionWriter to true",
+                remedy=f"add a {function} to the postprocessing, or set softmax of PredictionWriter to true",
             )
         return tuple(values.tolist())
+
+    def _are_probabilities(self, values: torch.Tensor) -> bool:
+        inside = bool(((values >= 0) & (values <= 1 + SUM_TOLERANCE)).all())
+        return inside and (self.several or abs(float(values.sum()) - 1.0) <= SUM_TOLERANCE)
 
     def _completed(self, engine: Engine) -> None:
         predictions = _joined(self._predictions)
@@ -166,7 +195,9 @@ class PredictionWriter:
         if self.labelled and self.metrics is not None:
             labels = [prediction.label for prediction in predictions if prediction.label is not None]
             probabilities = np.array([prediction.probabilities for prediction in predictions])
-            write_json(self.output_dir / METRICS_NAME, dict(self.metrics(labels, probabilities, self.class_names)))
+            options = {"threshold": self.threshold} if self.several else {}
+            report = self.metrics(labels, probabilities, self.class_names, **options)
+            write_json(self.output_dir / METRICS_NAME, {**report, **self.remarks})
 
     def _table(self, predictions: Sequence[Prediction]) -> bytes:
         text = io.StringIO(newline="")
@@ -174,11 +205,22 @@ class PredictionWriter:
         label_column = ["label"] if self.labelled else []
         table.writerow(["file", *label_column, "prediction", *self.class_names])
         for prediction in predictions:
-            label = [] if prediction.label is None else [self.class_names[prediction.label]]
-            best = self.class_names[int(np.argmax(prediction.probabilities))]
+            label = [] if prediction.label is None else [self._text(prediction.label)]
+            predicted = self._text(self._decided(prediction.probabilities))
             numbers = [f"{value:.8g}" for value in prediction.probabilities]
-            table.writerow([prediction.file, *label, best, *numbers])
+            table.writerow([prediction.file, *label, predicted, *numbers])
         return text.getvalue().encode("utf-8")
+
+    def _decided(self, probabilities: Sequence[float]) -> Label:
+        if self.several:
+            return tuple(int(value >= self.threshold) for value in probabilities)
+        return int(np.argmax(probabilities))
+
+    def _text(self, label: Label) -> str:
+        if isinstance(label, int):
+            return self.class_names[label]
+        names = [name for name, flag in zip(self.class_names, label, strict=True) if flag]
+        return SEPARATOR.join(names) or NO_FINDING
 
 
 def _decollated(batch: Any) -> list[Mapping[str, Any]]:

@@ -161,6 +161,12 @@ def _check_fits(state: Mapping[str, Any], trainer: Engine, handler: CheckpointHa
             where=str(source),
             remedy="resume with the same data, or start a new training",
         )
+    if None not in (handler.task, state.get("task")) and handler.task != state["task"]:
+        raise CheckpointError(
+            f"it was trained for task {state['task']}, this run has {handler.task}",
+            where=str(source),
+            remedy="resume with the same task, or start a new training",
+        )
     if state["epoch_length"] != trainer.state.epoch_length:
         raise CheckpointError(
             f"an epoch had {state['epoch_length']} iterations, now it has {trainer.state.epoch_length}",

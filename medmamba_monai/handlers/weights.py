@@ -23,15 +23,17 @@ def load_weights_for_inference(
     class_names: Sequence[str] | None = None,
     channels: int | None = None,
     preprocessing_digest: str | None = None,
+    task: str | None = None,
 ) -> Path:
     """Load ``model.pt`` into a network, or fail: predictions of an untrained network look like any others.
 
     Args:
         network: receives the weights, whose names and shapes must match exactly.
         path: the folder of the weights (``model.pt`` is taken) or a ``.pt`` or ``.safetensors`` file.
-        class_names: compared with ``model.json`` beside the weights where given; so are the next two.
+        class_names: compared with ``model.json`` beside the weights where given; so are the next three.
         channels: number of image channels.
         preprocessing_digest: digest of the preprocessing the images will go through.
+        task: "multiclass" or "multilabel".
 
     Returns:
         The file that was read.
@@ -53,13 +55,11 @@ def load_weights_for_inference(
             where=str(file),
             remedy="train first, or point ckpt_dir to the folder that holds model.pt",
         )
-    if not (class_names is None and channels is None and preprocessing_digest is None):
+    if (class_names, channels, preprocessing_digest, task) != (None,) * 4:
         from medmamba_monai.networks.model_info import ModelInfo
 
         names = None if class_names is None else list(class_names)
-        ModelInfo.load(file.parent).check(
-            class_names=names, channels=channels, preprocessing_digest=preprocessing_digest
-        )
+        ModelInfo.load(file.parent).check(names, channels, preprocessing_digest, task)
     payload = CheckpointFolder(file.parent).load(file.name)
     load_network(unwrapped(network), _network_weights(payload), file)
     return file

@@ -13,10 +13,9 @@ import torch.distributed as dist
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 
-from medmamba_monai.errors import ConfigError
-from medmamba_monai.metrics.classification import SCORE_NAMES, score
+from medmamba_monai.metrics.tasks import check_score, report_of
 
-__all__ = ["ValidationScore", "predictions_and_labels"]
+__all__ = ["ValidationScore", "predictions_and_findings", "predictions_and_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,27 +29,44 @@ def predictions_and_labels(output: Any) -> tuple[torch.Tensor, torch.Tensor]:
         >>> predictions_and_labels([{"pred": torch.tensor([0.2, 0.8]), "label": 1}])
         (tensor([[0.2000, 0.8000]]), tensor([1]))
     """
-    if not isinstance(output, Mapping):
-        predictions = torch.stack([torch.as_tensor(item["pred"]).flatten() for item in output])
-        labels = torch.stack([torch.as_tensor(item["label"]).flatten() for item in output])
-    else:
-        predictions, labels = torch.as_tensor(output["pred"]), torch.as_tensor(output["label"])
+    predictions, labels = _stacked(output)
     if labels.ndim > 1:
         labels = labels.flatten(1)
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(1)
     return predictions, labels.long()
 
 
+def predictions_and_findings(output: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Takes predictions (B, C) and labels of 0 and 1 (B, C) out of an engine's output.
+
+    Example:
+        >>> predictions_and_findings([{"pred": torch.tensor([0.2, 0.8]), "label": torch.tensor([0.0, 1.0])}])
+        (tensor([[0.2000, 0.8000]]), tensor([[0, 1]]))
+    """
+    predictions, labels = _stacked(output)
+    return predictions, labels.long()
+
+
+def _stacked(output: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    if isinstance(output, Mapping):
+        return torch.as_tensor(output["pred"]), torch.as_tensor(output["label"])
+    predictions = torch.stack([torch.as_tensor(item["pred"]).flatten() for item in output])
+    return predictions, torch.stack([torch.as_tensor(item["label"]).flatten() for item in output])
+
+
 class ValidationScore(Metric):
-    """A metric of ``classification_report`` as an Ignite metric: a Python float, NaN where undefined.
+    """A metric of a task's report as an Ignite metric: a Python float, NaN where undefined.
 
     Args:
-        name: accuracy, balanced_accuracy, auc, f1, sensitivity, specificity or quadratic_kappa.
-        softmax: predictions are logits.
-        output_transform: gives (predictions (B, C), labels (B)) from the engine's output.
+        name: for one class an image accuracy, balanced_accuracy, auc, f1, sensitivity, specificity or
+            quadratic_kappa; for several auc, average_precision, f1, sensitivity, specificity, exact_match or
+            hamming_loss, which is a loss: smaller is better.
+        softmax: predictions are logits; with task "multilabel" a sigmoid makes probabilities of them.
+        output_transform: gives (predictions (B, C), labels (B) or (B, C)) from the engine's output.
+        task: "multiclass" or "multilabel".
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: a name that the task does not have.
 
     Example:
         >>> metric = ValidationScore("accuracy")
@@ -63,28 +79,26 @@ class ValidationScore(Metric):
         self,
         name: str = "balanced_accuracy",
         softmax: bool = False,
-        output_transform: Callable[[Any], Any] = predictions_and_labels,
+        output_transform: Callable[[Any], Any] | None = None,
+        task: str = "multiclass",
     ) -> None:
-        if name not in SCORE_NAMES:
-            raise ConfigError(
-                f"there is no metric '{name}'",
-                where="ValidationScore",
-                remedy=f"one of: {', '.join(SCORE_NAMES)}",
-            )
+        check_score(name, task)
         self.name = name
+        self.task = task
         self.softmax = softmax
-        super().__init__(output_transform=output_transform)
+        usual = predictions_and_findings if task == "multilabel" else predictions_and_labels
+        super().__init__(output_transform=output_transform or usual)
 
     def reset(self) -> None:
         """Forget all samples."""
         self._predictions: list[Any] = []
-        self._labels: list[int] = []
+        self._labels: list[Any] = []
 
     def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Add a batch of predictions (B, C) and labels (B)."""
+        """Add a batch of predictions (B, C) and labels (B) or (B, C)."""
         predictions = output[0].detach().double()
         if self.softmax:
-            predictions = predictions.softmax(1)
+            predictions = predictions.sigmoid() if self.task == "multilabel" else predictions.softmax(1)
         self._predictions.extend(predictions.cpu().tolist())
         self._labels.extend(output[1].detach().cpu().tolist())
 
@@ -107,4 +121,6 @@ class ValidationScore(Metric):
         if bad:
             logger.warning("%d of %d predictions are not finite: %s is undefined", bad, len(values), self.name)
             return math.nan
-        return score(self.name, labels, values)
+        report = report_of(self.task)(labels, values, [str(index) for index in range(values.shape[1])])
+        value = report[self.name]
+        return math.nan if value is None else float(value)

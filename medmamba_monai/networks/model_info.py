@@ -29,6 +29,7 @@ class ModelInfo:
         network: arguments of :class:`~medmamba_monai.networks.MedMamba` (its ``config``), or {} for another network.
         preprocessing_digest: sha256 of the preprocessing's configuration.
         extra: anything else worth keeping (versions, metric, data digest); strings and numbers.
+        task: "multiclass" (classes exclude one another) or "multilabel" (an image may have several).
     """
 
     class_names: list[str]
@@ -38,6 +39,7 @@ class ModelInfo:
     network: dict[str, Any]
     preprocessing_digest: str
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    task: str = "multiclass"
 
     def save(self, ckpt_dir: str | os.PathLike[str]) -> Path:
         """Write ``<ckpt_dir>/model.json``, replacing an older one at once."""
@@ -71,8 +73,9 @@ class ModelInfo:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
         fields = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or not fields - {"extra"} <= set(values):
-            missing = sorted(fields - {"extra"} - set(values)) if isinstance(values, dict) else sorted(fields)
+        needed = fields - {"extra", "task"}  # files of version 0.1 have no task
+        if not isinstance(values, dict) or not needed <= set(values):
+            missing = sorted(needed - set(values)) if isinstance(values, dict) else sorted(needed)
             raise CheckpointError(f"entries are missing: {', '.join(missing)}", where=str(path))
         return cls(**{name: value for name, value in values.items() if name in fields})
 
@@ -81,6 +84,7 @@ class ModelInfo:
         class_names: Sequence[str] | None = None,
         channels: int | None = None,
         preprocessing_digest: str | None = None,
+        task: str | None = None,
     ) -> None:
         """Compare with what is about to be used; None is not compared.
 
@@ -89,6 +93,7 @@ class ModelInfo:
         """
         wanted = {
             "class names": (self.class_names, None if class_names is None else list(class_names)),
+            "task": (self.task, task),
             "image channels": (self.channels, channels),
             "preprocessing digest": (self.preprocessing_digest, preprocessing_digest),
         }

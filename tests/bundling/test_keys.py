@@ -27,6 +27,8 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "axes?": ([None, "PLS", "RAS", "SPR"], ["PL", "PLL", "PAS", "pls", "XYZ", 3, ["P", "L", "S"]]),
     "color": (["grey", "rgb"], ["gray", "RGB", None]),
     "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kappa"]),
+    "task": (["multiclass", "multilabel"], ["multi-label", None]),
+    "uncertain": (["refuse", "negative", "positive"], ["ones", None, 0]),
     "split": (["test", "validation"], ["val", None]),
     "flag or pixels": ([True, False, 28, 224], [32, "64", None, 1, 0]),
     "layout?": ([None, {"kind": "folders"}, {"kind": "npz", "name": "x"}], [{}, {"kind": "csv"}, "folders", []]),

@@ -51,7 +51,7 @@ def test_planted_copies_are_found_and_nothing_else() -> None:
 
 
 def test_projection_loses_no_pair() -> None:
-    # blocks smaller than the data, compared with all pairs in full
+    # blocks smaller than the data and few directions, compared with all pairs in full
     rng = np.random.default_rng(1)
     scenes = [_scene(rng, 64) for _ in range(40)]
     thumbs = np.stack([_thumb(scene) for scene in scenes] + [_thumb(_copy(scene, rng)) for scene in scenes[:20]])
@@ -59,7 +59,9 @@ def test_projection_loses_no_pair() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK", 7)
-        patch.setattr(module, "_DIMENSIONS", 5)
+        patch.setattr(module, "_CHUNK", 5)
+        patch.setattr(module, "_COARSE", 8)
+        patch.setattr(module, "_FINE", 32)
         fast = near_duplicates(thumbs, 0.8)
     patterns = module._patterns(thumbs)
     best = np.max([module._patterns(form) @ patterns.T for form in module._forms(thumbs)], axis=0)

@@ -35,7 +35,7 @@ def test_unknown_archives_get_numbered_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros((3, 2), np.int64), r"train_labels is int64 \(3, 2\) for 3 images.*multi-label"),
+        (np.zeros((3, 2), np.int64), r"train_labels is int64 \(3, 2\) for 3 images.*task multilabel"),
         (np.zeros((3, 1)), "train_labels is float64"),
         (np.array([0, -1, 0]), "one class number"),
     ],

@@ -1,0 +1,84 @@
+"""Which metrics belong to which task: one class an image, or any number of them. Imports the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from medmamba_monai.errors import ConfigError
+from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report
+from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_report
+
+__all__ = ["check_score", "default_score", "report_of", "watched_scores"]
+
+_REPORTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "multiclass": classification_report,
+    "multilabel": multilabel_report,
+}
+_NAMES = {"multiclass": SCORE_NAMES, "multilabel": MULTILABEL_SCORE_NAMES}
+_DEFAULTS = {"multiclass": "balanced_accuracy", "multilabel": "auc"}
+_WATCHED = {
+    "multiclass": ("accuracy", "balanced_accuracy", "auc", "f1"),
+    "multilabel": ("auc", "average_precision", "f1", "exact_match"),
+}
+
+
+def report_of(task: str) -> Callable[..., dict[str, Any]]:
+    """The function that computes all metrics of a task.
+
+    Raises:
+        ConfigError: there is no such task.
+
+    Example:
+        >>> report_of("multilabel").__name__
+        'multilabel_report'
+    """
+    return _REPORTS[_checked(task)]
+
+
+def default_score(task: str) -> str:
+    """The metric that decides which weights are kept, unless told otherwise.
+
+    Raises:
+        ConfigError: there is no such task.
+
+    Example:
+        >>> default_score("multiclass"), default_score("multilabel")
+        ('balanced_accuracy', 'auc')
+    """
+    return _DEFAULTS[_checked(task)]
+
+
+def watched_scores(task: str, key_metric: str) -> list[str]:
+    """Metrics worth a look after every epoch besides the one that decides.
+
+    Raises:
+        ConfigError: there is no such task.
+
+    Example:
+        >>> watched_scores("multilabel", "auc")
+        ['average_precision', 'f1', 'exact_match']
+    """
+    return [name for name in _WATCHED[_checked(task)] if name != key_metric]
+
+
+def check_score(name: str, task: str) -> None:
+    """Refuse a metric that the task does not have.
+
+    Raises:
+        ConfigError: naming those it has.
+    """
+    known = _NAMES[_checked(task)]
+    if name not in known:
+        elsewhere = [other for other, names in _NAMES.items() if name in names]
+        raise ConfigError(
+            f"there is no metric '{name}'" + (f" for task {task}, it is one of {elsewhere[0]}" if elsewhere else ""),
+            where="key_metric",
+            remedy=f"one of: {', '.join(known)}",
+        )
+
+
+def _checked(task: str) -> str:
+    if task not in _REPORTS:
+        raise ConfigError(f"task={task!r}", remedy=f"use one of {', '.join(_REPORTS)}")
+    return task
