@@ -105,7 +105,7 @@ class FitForegroundd(MapTransform):
         return item
 
     def _fit(self, volume: torch.Tensor) -> torch.Tensor:
-        mask = foreground(np.asarray(volume.detach().cpu(), dtype=np.float32)).any(axis=0)
+        mask: NDArray[np.bool_] = np.any(foreground(np.asarray(volume.detach().cpu(), dtype=np.float32)), axis=0)
         top_axis, end = _top(volume)
         shape, size = mask.shape, self.spatial_size
         begins = [0, 0, 0]

@@ -145,6 +145,8 @@ def _orient(values: NDArray[Any], image: Any, options: ReadOptions, meta: dict[s
     flat = bool(thin) if options.spatial_dims is None else options.spatial_dims == 2
     full_scale = meta.pop("full_scale", None)
     affine = np.asarray(image.affine, dtype=np.float64)
+    if not (int(image.header["sform_code"]) or int(image.header["qform_code"])):
+        meta["notes"] = ["the header does not say how it lies; taken to run to left, anterior, superior"]
     slice_axis = thin[0] if thin else 2
     if options.orientation is not None:
         affine = check_affine(affine, where)

@@ -190,3 +190,16 @@ def test_real_volumes_equal_nibabel(shared: Path, name: str) -> None:
     np.testing.assert_allclose(image.array[0], oracle, rtol=1e-6, atol=1e-4)
     unit = read_image(path).array
     assert unit.min() >= 0 and unit.max() <= 1
+
+
+def test_an_orientation_that_the_header_leaves_open_is_noted(tmp_path: Path) -> None:
+    values = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    image = nibabel.Nifti1Image(values, np.diag([-2.0, 2.0, 2.0, 1.0]))
+    nibabel.save(image, tmp_path / "stated.nii")
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nibabel.save(image, tmp_path / "open.nii")
+    stated, left_open = (read_image(tmp_path / f"{name}.nii", spatial_dims=3) for name in ("stated", "open"))
+    assert "notes" not in stated.meta
+    assert left_open.meta["notes"] == ["the header does not say how it lies; taken to run to left, anterior, superior"]
+    np.testing.assert_array_equal(left_open.array, stated.array)

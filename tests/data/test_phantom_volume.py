@@ -9,6 +9,7 @@ import pytest
 
 from medmamba_monai.data.folders import list_images
 from medmamba_monai.data.image import read_image
+from medmamba_monai.data.orientation import reorient
 from medmamba_monai.data.phantom_volume import (
     CLASS_NAMES,
     phantom_head,
@@ -35,7 +36,8 @@ def test_a_seed_gives_one_head_and_classes_differ_in_their_ventricles() -> None:
 def test_every_file_gives_the_head_back(axes: str, tmp_path: Path) -> None:
     volume, affine = phantom_head("narrow", 1)
     write_nifti(tmp_path / "x.nii.gz", volume, affine, axes)
-    write_series(tmp_path / "x", volume, affine)
+    turned, new = reorient(volume[np.newaxis], affine, axes)  # sagittal and coronal series, too
+    write_series(tmp_path / "x", turned[0], new)
     for place in (tmp_path / "x.nii.gz", tmp_path / "x"):
         image = read_image(place, spatial_dims=3, scale=None)
         np.testing.assert_array_equal(image.array[0], volume)
