@@ -84,13 +84,6 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "out").exists()
 
 
-def test_one_process_fetches_for_all(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(DataError, match=r"several processes.*fetch_medmnist\('bloodmnist'"):
-        fetch_medmnist("bloodmnist", tmp_path / "out", 64)
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_installed_package_names_every_archive() -> None:
     """Where the extra is installed, its table is as this module expects it."""
     if importlib.util.find_spec("medmnist") is None:
