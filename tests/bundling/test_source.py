@@ -19,6 +19,7 @@ from medmamba_monai.errors import ConfigError
 
 EXPECTED = [
     "LICENSE",
+    *(f"configs/{name}.json" for name in ("dataset_breastmnist", "dataset_cervical_us", "dataset_fetal_planes_db")),
     *(f"configs/{name}.json" for name in ("evaluate", "inference")),
     *("configs/logging.conf", "configs/metadata.json", "configs/multi_gpu_train.json", "configs/train.json"),
     *("docs/README.md", "docs/data_license.txt"),
