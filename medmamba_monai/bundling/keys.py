@@ -163,6 +163,11 @@ KEYS = (
     Key("network_def", "any", "the network itself: any `_target_` that maps (B, C, H, W) to (B, classes)"),
     Key("pretrained", "text?", "weights to start from; the head is replaced when the classes differ"),
     Key(
+        "exported",
+        "text?",
+        "TorchScript, ONNX or torch.export file to use in place of the weights in ckpt_dir, see `medmamba_monai export`",
+    ),
+    Key(
         "resume",
         "flag or path",
         "continue the last training in ckpt_dir (true), or the state in the given file",
