@@ -165,7 +165,7 @@ KEYS = (
     Key(
         "exported",
         "text?",
-        "TorchScript, ONNX or torch.export file to use in place of the weights in ckpt_dir, see `medmamba_monai export`",
+        "file of `python -m medmamba_monai export` to predict with, in place of the weights in ckpt_dir",
     ),
     Key(
         "resume",

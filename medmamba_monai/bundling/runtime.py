@@ -199,8 +199,8 @@ def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels
 def trained_info(ckpt_dir: str, exported: str | None = None) -> ModelInfo:
     """Describe the trained network: as model.json beside its weights does, or the exported file itself.
 
-    An evaluation that is given its weights by others, as in federated learning, needs no trained weights of its own; before
-    its first training it is described by the bundle's keys and metadata.
+    An evaluation that is given its weights by others, as in federated learning, needs none of its own; before its first
+    training it is described by the bundle's keys and metadata.
 
     Args:
         ckpt_dir: folder of the weights.

@@ -1,7 +1,7 @@
 """Reading a torch.export archive (.pt2) without unpickling. Imports torch and errors only.
 
-``torch.export.load`` unpickles whatever the archive declares as pickled, and loads compiled code where there is some. An
-archive of a network needs neither, so one that has either is refused before torch sees it.
+``torch.export.load`` unpickles whatever the archive declares as pickled, and loads compiled code where there is some.
+An archive of a network needs neither, so one that has either is refused before torch sees it.
 """
 
 from __future__ import annotations
