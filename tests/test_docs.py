@@ -16,6 +16,7 @@ from medmamba_monai.data.phantom import write_phantoms
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FOLLOWED_ELSEWHERE = {"adding_a_modality.md": "bundles/test_adding_a_modality.py"}
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -46,7 +47,9 @@ def test_python_blocks_run(page: Path, workplace: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", with_blocks("bash"), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in with_blocks("bash") if page.name not in FOLLOWED_ELSEWHERE], ids=lambda p: p.name
+)
 def test_shell_blocks_run(page: Path, workplace: Path) -> None:
     """With one epoch of small images in place of what the page says, so that it takes seconds."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -65,5 +68,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_something_was_found() -> None:
+    assert all((ROOT / "tests" / test).is_file() for test in FOLLOWED_ELSEWHERE.values())
     assert len(with_blocks("python")) >= 3
     assert len(with_blocks("bash")) >= 2

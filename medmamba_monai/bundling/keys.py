@@ -236,6 +236,11 @@ KEYS = (
     Key("network_def", "any", "the network itself: any `_target_` that maps (B, C, H, W) to (B, classes)"),
     Key("pretrained", "text?", "weights to start from; the head is replaced when the classes differ"),
     Key(
+        "exported",
+        "text?",
+        "file of `python -m medmamba_monai export` to predict with, in place of the weights in ckpt_dir",
+    ),
+    Key(
         "resume",
         "flag or path",
         "continue the last training in ckpt_dir (true), or the state in the given file",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -22,7 +22,7 @@ from medmamba_monai.bundling.keys import KEYS, KINDS, PARTS, Key, normal
 from medmamba_monai.bundling.merge import SEPARATOR, nearest
 from medmamba_monai.errors import ConfigError
 
-__all__ = ["check_overrides", "idle_keys", "running", "unused_keys"]
+__all__ = ["check_overrides", "idle_keys", "running", "running_with", "unused_keys"]
 
 T = TypeVar("T")
 
@@ -40,13 +40,24 @@ def running(kind: type[T]) -> T | None:
     Args:
         kind: the class to look for among the ``self`` of the calling frames.
     """
+    return next((candidate for candidate in _callers() if isinstance(candidate, kind)), None)
+
+
+def running_with(attribute: str) -> Any:
+    """Return the innermost object with an attribute of that name whose method is being executed, or None.
+
+    Args:
+        attribute: its name.
+    """
+    return next((candidate for candidate in _callers() if attribute in getattr(candidate, "__dict__", ())), None)
+
+
+def _callers() -> Iterator[Any]:
     frame = inspect.currentframe()
     while frame is not None:
-        candidate = frame.f_locals.get("self")
-        if isinstance(candidate, kind):
-            return candidate
+        if "self" in frame.f_locals:
+            yield frame.f_locals["self"]
         frame = frame.f_back
-    return None
 
 
 def check_overrides() -> None:

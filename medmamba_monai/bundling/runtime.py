@@ -17,7 +17,7 @@ from torch import nn
 
 from medmamba_monai import networks
 from medmamba_monai.bundling.keys import KEYS
-from medmamba_monai.bundling.overrides import check_overrides, running
+from medmamba_monai.bundling.overrides import check_overrides, running, running_with
 from medmamba_monai.bundling.reporting import explain_failures
 from medmamba_monai.bundling.splits import Splits
 from medmamba_monai.data import preprocessing_digest
@@ -25,7 +25,8 @@ from medmamba_monai.engines.precision import amp_supported
 from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.handlers import load_weights_for_inference
 from medmamba_monai.handlers.hooks import is_rank_zero
-from medmamba_monai.networks.model_info import ModelInfo
+from medmamba_monai.networks.exported import ExportedNetwork, read_info
+from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
 __all__ = [
     "ModelCheckpointLoader",
@@ -42,6 +43,7 @@ __all__ = [
     "save_config",
     "spatial_size",
     "tell_outputs",
+    "trained_info",
     "trained_network",
     "with_pretrained",
 ]
@@ -72,11 +74,15 @@ def _refuse_unnamed_download(config: dict[str, Any]) -> None:
 
 
 def bundle_root() -> str:
-    """Return the bundle that the running workflow's config file lies in, or "." where that is not known."""
+    """Return the bundle that the running workflow's config file lies in, or "." where that is not known.
+
+    MONAI Deploy parses the config without a workflow; what does so knows the bundle as its ``bundle_path``.
+    """
     workflow = running(ConfigWorkflow)
-    if workflow is None or workflow.config_root_path.name != "configs":
-        return "."
-    return str(workflow.config_root_path.absolute().parent)
+    if workflow is not None and workflow.config_root_path.name == "configs":
+        return str(workflow.config_root_path.absolute().parent)
+    path = getattr(running_with("bundle_path"), "bundle_path", None)
+    return str(Path(path).absolute()) if isinstance(path, (str, Path)) else "."
 
 
 def spatial_size(image_size: int | Sequence[int], dimensions: int = 2) -> list[int]:
@@ -201,16 +207,62 @@ def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels
     )
 
 
-def trained_network(info: ModelInfo, **changes: Any) -> nn.Module:
-    """Build the network that model.json describes; its weights are loaded later.
+def trained_info(ckpt_dir: str, exported: str | None = None) -> ModelInfo:
+    """Describe the trained network: as model.json beside its weights does, or the exported file itself.
+
+    An evaluation that is given its weights by others, as in federated learning, needs none of its own; before its first
+    training it is described by the bundle's keys and metadata.
 
     Args:
-        info: from ``ModelInfo.load``.
+        ckpt_dir: folder of the weights.
+        exported: file of `python -m medmamba_monai export`; null: none.
+
+    Raises:
+        CheckpointError: there is no description, or none that can be read.
+    """
+    if exported is not None:
+        return read_info(exported)
+    parser = running(ConfigParser)
+    if parser is None or not _weights_are_given(parser) or (Path(ckpt_dir) / FILE_NAME).is_file():
+        return ModelInfo.load(ckpt_dir)
+    image = parser["_meta_"]["network_data_format"]["inputs"]["image"]
+    channels, dimensions = (parser.get_parsed_content(key) for key in ("in_channels", "spatial_dims"))
+    network = networks.create(parser.get_parsed_content("preset"), in_channels=channels, spatial_dims=dimensions)
+    return ModelInfo([], channels, dimensions, list(image["spatial_shape"]), network.config, "", {})
+
+
+def _weights_are_given(parser: ConfigParser) -> bool:
+    """Whether the evaluator's loader of weights is disabled, as MONAI's federated client does with it."""
+    loaders = [h for h in parser.get("validate", {}).get("handlers", []) if "CheckpointLoader" in h.get("_target_", "")]
+    return bool(loaders) and all(loader.get("_disabled_") is True for loader in loaders)
+
+
+def trained_network(
+    info: ModelInfo, exported: str | None = None, device: str | torch.device = "cpu", **changes: Any
+) -> nn.Module:
+    """Build the network that model.json describes, whose weights are loaded later, or take an exported one.
+
+    Args:
+        info: from `trained_info`.
+        exported: file of `python -m medmamba_monai export`; null: none.
+        device: where an exported network shall run.
         changes: arguments that differ, as num_classes for a new head.
 
     Raises:
-        CheckpointError: the weights belong to a network that is not of this package.
+        CheckpointError: the weights belong to a network that is not of this package, or the file cannot be used.
+        ConfigError: an exported network is asked to change.
     """
+    if exported is not None:
+        network = ExportedNetwork(exported, device)
+        fixed = {"num_classes": network.num_classes, "in_channels": network.in_channels}
+        for name, value in changes.items():
+            if fixed.get(name) != value:
+                raise ConfigError(
+                    f"an exported network cannot change: {name}={value}",
+                    where=exported,
+                    remedy="use the weights, or export the changed network",
+                )
+        return network
     if not info.network:
         raise CheckpointError(
             "model.json does not describe the network",
@@ -223,14 +275,17 @@ def trained_network(info: ModelInfo, **changes: Any) -> nn.Module:
 class ModelCheckpointLoader:
     """Evaluator handler: loads the trained weights when the evaluator starts, if they are the right ones.
 
+    An exported network has its weights; what it says of itself is checked as model.json is.
+
     Args:
         network: receives the weights.
         path: folder with model.pt and model.json.
         expected: class_names, task, channels and preprocessing_digest that model.json has to agree with.
+        exported: the file the network was to be read from; null: none.
     """
 
-    def __init__(self, network: nn.Module, path: str, **expected: Any) -> None:
-        self.network, self.path, self.expected = network, path, expected
+    def __init__(self, network: nn.Module, path: str, exported: str | None = None, **expected: Any) -> None:
+        self.network, self.path, self.exported, self.expected = network, path, exported, expected
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator."""
@@ -241,8 +296,18 @@ class ModelCheckpointLoader:
 
         Raises:
             CheckpointError: they are missing, damaged or made for something else.
+            ConfigError: another network stands where the exported one should.
         """
-        load_weights_for_inference(self.network, self.path, **self.expected)
+        if isinstance(self.network, ExportedNetwork):
+            self.network.info.check(**self.expected)
+        elif self.exported is not None:
+            raise ConfigError(
+                f"the network is a {type(self.network).__name__}, not the exported file",
+                where=f"exported {self.exported}",
+                remedy="give --exported or --network_def, not both",
+            )
+        else:
+            load_weights_for_inference(self.network, self.path, **self.expected)
 
 
 def recorded_config() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.data import ImageReader, MetaTensor
 from monai.transforms import MapTransform
@@ -20,6 +21,7 @@ from monai.transforms.io.array import SUPPORTED_READERS
 from medmamba_monai.data.decoded import Frame
 from medmamba_monai.data.files import IMAGE_SUFFIXES, image_suffix
 from medmamba_monai.data.image import MedicalImage, make_options, read_with
+from medmamba_monai.data.memory import from_memory
 from medmamba_monai.data.npz import split_member
 from medmamba_monai.errors import ConfigError, DataError
 
@@ -107,6 +109,8 @@ class ReadImaged(MapTransform):
     (C, H, W, D), rows first, with "filename_or_obj" (absolute path, or member of an archive) and the affine in
     its metadata. It can be pickled, so that data loaders may start their workers by spawning.
 
+    A picture that is in memory already, as MONAI Deploy hands it, goes through the same steps; see ``from_memory``.
+
     Args:
         keys: keys of the paths.
         color: "grey" (1 channel) or "rgb" (3 channels).
@@ -160,7 +164,8 @@ class ReadImaged(MapTransform):
         """
         item = dict(data)
         for key in self.key_iterator(item):
-            image = read_with(item[key], self.options)
+            loaded = isinstance(item[key], (np.ndarray, torch.Tensor))
+            image = from_memory(item[key], self.options) if loaded else read_with(item[key], self.options)
             item[key] = MetaTensor.ensure_torch_and_prune_meta(image.array, monai_meta(image))
         return item
 

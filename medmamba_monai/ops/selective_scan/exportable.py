@@ -1,8 +1,8 @@
 """The directional scan with aten operators only and no custom code, for TorchScript, torch.export and ONNX.
 
-Two passes over chunks of about sqrt(L) steps keep the graph small: first every chunk runs from a zero state, all chunks
-at once, keeping the products of its decays; then the chunks' end states are carried along. All products are of decays
-<= 1, so the form is as stable as the loop. Imports torch only.
+Chunks keep the graph small: first every chunk runs from a zero state, all chunks at once, keeping the products of its
+decays; then the chunks' end states are carried along, in log2 of as many steps as there are chunks. All products are of
+decays <= 1, so the form is as stable as the loop. Imports torch only.
 """
 
 from __future__ import annotations
@@ -14,46 +14,50 @@ from torch import Tensor
 __all__ = ["directional_scan"]
 
 
-def _chunk_length(length: int) -> int:
-    span = 1
-    while span * span < length:
-        span += 1
-    return span
-
-
 def _visit(tensor: Tensor, order: Tensor) -> Tensor:
     """(batch, L, K, X) by pixel -> (batch, L, K, X) by step."""
-    index = order.transpose(0, 1)[None, :, :, None].expand(tensor.shape[0], -1, -1, tensor.shape[3])
+    index = order.transpose(0, 1).unsqueeze(0).unsqueeze(3).expand(tensor.shape[0], -1, -1, tensor.shape[3])
     return torch.gather(tensor, 1, index)
 
 
-def _recurrence(decay: Tensor, entry: Tensor) -> Tensor:
-    """States of h_t = decay_t * h_{t-1} + entry_t along axis 1 of (batch, L, ...), from a zero state."""
+def _recurrence(decay: Tensor, entry: Tensor, longest: int = 16) -> Tensor:
+    """States of h_t = decay_t * h_{t-1} + entry_t along axis 1 of (batch, L, ...), from a zero state.
+
+    A chunk has ``longest`` steps: few enough to unroll, enough that the carried states are a small part of all.
+    """
     length = decay.shape[1]
-    span = _chunk_length(length)
+    span = min(longest, length)
     chunks = (length + span - 1) // span
-    missing = chunks * span - length
-    padding = [0, 0] * (decay.dim() - 2) + [0, missing]
+    padding = [0, 0] * (decay.dim() - 2) + [0, chunks * span - length]
     shape = list(decay.shape)
     folded = shape[:1] + [chunks, span] + shape[2:]
     decay = F.pad(decay, padding).reshape(folded)
     entry = F.pad(entry, padding).reshape(folded)
-    state, product = entry[:, :, 0], decay[:, :, 0]
+    factors, terms = decay.unbind(2), entry.unbind(2)
+    state, product = terms[0], factors[0]
     states, products = [state], [product]
     for step in range(1, span):
-        a = decay[:, :, step]
-        state = a * state + entry[:, :, step]
-        product = a * product
+        state = factors[step] * state + terms[step]
+        product = factors[step] * product
         states.append(state)
         products.append(product)
     local, reach = torch.stack(states, 2), torch.stack(products, 2)
-    carry = torch.zeros_like(state[:, 0])
-    carries = [carry]
-    for chunk in range(chunks - 1):
-        carry = product[:, chunk] * carry + state[:, chunk]
-        carries.append(carry)
-    states_all = local + reach * torch.stack(carries, 1).unsqueeze(2)
-    return states_all.reshape(shape[:1] + [chunks * span] + shape[2:])[:, :length]
+    states_all = local + reach * _carried(product, state).unsqueeze(2)
+    return states_all.reshape(shape[:1] + [chunks * span] + shape[2:]).narrow(1, 0, length)
+
+
+def _carried(product: Tensor, state: Tensor) -> Tensor:
+    """What enters each chunk (batch, chunks, ...): the states at the chunks' ends, carried on by doubling strides."""
+    chunks = state.shape[1]
+    stride = 1
+    while stride < chunks:
+        rest = chunks - stride
+        far = product.narrow(1, stride, rest)
+        reached = far * state.narrow(1, 0, rest) + state.narrow(1, stride, rest)
+        state = torch.cat([state.narrow(1, 0, stride), reached], 1)
+        product = torch.cat([product.narrow(1, 0, stride), far * product.narrow(1, 0, rest)], 1)
+        stride *= 2
+    return torch.cat([torch.zeros_like(state.narrow(1, 0, 1)), state.narrow(1, 0, chunks - 1)], 1)
 
 
 def directional_scan(
@@ -78,5 +82,6 @@ def directional_scan(
     entry = (delta * visited).unsqueeze(-1) * _visit(B, order).unsqueeze(-2)
     states = _recurrence(decay, entry)
     y = (states * _visit(C, order).unsqueeze(-2)).sum(-1) + D * visited
-    inverse = torch.argsort(order, dim=1)
+    steps = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    inverse = torch.empty_like(order).scatter(1, order, steps)  # sorting would do too, at run time
     return _visit(y, inverse).sum(2).to(dtype)
