@@ -121,7 +121,8 @@ def test_a_volume_needs_a_slice_to_be_chosen(ct: BundleCopy) -> None:
     for name in ("fat", "liver"):
         (ct.data / name).mkdir(parents=True)
         for index in range(8):
-            write_nifti(ct.data / name / f"{index}.nii.gz", volume + index)
+            noise = np.random.default_rng([index, len(name)]).normal(0, 300, volume.shape)
+            write_nifti(ct.data / name / f"{index}.nii.gz", volume + noise)
     with pytest.raises((RuntimeError, DataError)) as caught:
         ct.run("train")
     assert "frame" in str(root_cause(caught.value))
