@@ -34,7 +34,7 @@ class Row(NamedTuple):
 TABLE = [
     Row("abdominal_ct_classification", channels=1, classes=11, flips=set(), degrees=10, window=[40, 400]),
     Row("blood_microscopy_classification", channels=3, classes=8, flips={0, 1}, degrees=180, quick=True),
-    Row("brain_mri_classification", channels=1, classes=2, flips={1}, degrees=10, size=(40, 32, 36), quick=True),
+    Row("brain_mri_classification", channels=1, classes=2, flips={1}, degrees=10, size=(40, 32, 36)),
     Row("breast_ultrasound_classification", channels=1, classes=3, flips={1}, degrees=10, quick=True),
     Row("chest_xray_classification", channels=1, classes=2, flips={1}, degrees=10, quick=True),
     Row("colon_histopathology_classification", channels=3, classes=9, flips={0, 1}, degrees=180),

@@ -108,6 +108,7 @@ def test_units_and_sizes_of_the_field_of_view_make_no_difference() -> None:
     outlier = volume.clone()
     outlier[0, 15, 15, 15] = 1e6
     cut = normalise({"image": outlier})["image"]
+    assert float(cut.max()) < 5
     torch.testing.assert_close(cut[0, :15].as_tensor(), one[0, :15].as_tensor(), atol=0.01, rtol=0)
 
 
