@@ -76,14 +76,16 @@ def collect(
             "group_pattern": group_pattern,
             "find_by_name": find_by_name,
         }
+        policy: dict[str, str] = {}
         if task == "multilabel":
             entries, flags = findings_entries(
                 table, root, class_names=class_names, label_map=label_map, uncertain=uncertain, **reading
             )
             class_names = class_names or _final_names(flags, label_map, exclude_classes)
+            policy = {"uncertain": uncertain} if flags and uncertain != "refuse" else {}
         else:
             entries = table_entries(table, root, **reading)
-        source = {"kind": "csv", "file": table.name, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()}
+        source = {"kind": "csv", "file": table.name, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()} | policy
     elif archive is not None:
         entries, names = medmnist_entries(archive, check_md5=verify_md5, task=task)
         present = {name for entry in entries for name in entry.names} - set(exclude_classes)

@@ -78,6 +78,8 @@ def prepare_datalist(
         _check_task(earlier, task, str(target))
         if given is not None or earlier.source.get("kind") in ("folder", "npz") or _has_table(root, earlier):
             options.pop("fractions", None)  # the earlier splits stay
+            if options.get("uncertain", "refuse") == "refuse":
+                options["uncertain"] = earlier.source.get("uncertain", "refuse")  # so does what was decided for them
             now = collect(root, csv=given, class_names=class_names, **options)
             _refuse_changes(earlier, now, target)
     _check_task(result, task, str(given or target or root))
