@@ -197,7 +197,9 @@ class Splits:
                 where=self.file or self.dataset_dir,
                 remedy="give a datalist that assigns images to it, or more images a class",
             )
-        return self.datalist.items(part, self.dataset_dir)
+        # groups stay behind: where only some images have one, loaders could not make batches
+        kept = ("image", "label", "file")
+        return [{key: item[key] for key in kept} for item in self.datalist.items(part, self.dataset_dir)]
 
     def labels(self, part: str) -> list[Any]:
         """Return the label of every image of a part: a class index, or with several classes a list of 0 and 1."""

@@ -208,7 +208,8 @@ class Datalist:
                     raise DataError(
                         f"group {group!r} is in {owner[group]} and in {split} (image {image!r})",
                         where=where,
-                        remedy="put all images of a patient or group into one split",
+                        remedy="put all images of a patient or group into one split, or accept it with "
+                        "--allow_leakage true, which makes scores too good",
                     )
 
 

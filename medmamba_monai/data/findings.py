@@ -146,7 +146,7 @@ def indicator(cell: str, column: str, where: str, uncertain: str = "refuse") -> 
         raise DataError(
             f"column {column!r} {'is empty' if value is None else 'holds ' + cell + ' (uncertain)'}",
             where=where,
-            remedy="write 0 or 1, or say what such cells mean: uncertain='negative' takes them for 0, "
-            "uncertain='positive' takes -1 for 1 and an empty cell for 0",
+            remedy="write 0 or 1, or say what such cells mean: --uncertain_labels negative takes them for 0, "
+            "--uncertain_labels positive takes -1 for 1 and an empty cell for 0",
         )
     return value == -1 and uncertain == "positive"

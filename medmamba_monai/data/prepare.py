@@ -79,6 +79,8 @@ def prepare_datalist(
         _check_task(earlier, task, str(target))
         if given is not None or comparable:
             options.pop("fractions", None)  # the earlier splits stay
+            if options.get("uncertain", "refuse") == "refuse":
+                options["uncertain"] = earlier.source.get("uncertain", "refuse")  # so does what was decided for them
             now = collect(root, csv=given, class_names=class_names, **options)
             _refuse_changes(earlier, now, target)
     _check_task(result, task, str(given or target or root))

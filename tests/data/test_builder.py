@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,14 @@ import numpy as np
 import pytest
 
 from medmamba_monai.data.builder import build_datalist
+from medmamba_monai.data.duplicates import Duplicates, find_duplicates
 from medmamba_monai.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from .conftest import MakeImages
+
+
+PARTS = ("training", "validation", "test")
 
 
 def _groups(datalist: object, split: str) -> set[str]:
@@ -135,3 +140,75 @@ def test_real_packs_split_by_group_and_share(shared: Path, pack: str) -> None:
     if "group" in datalist.training[0]:
         train, val, test = (_groups(datalist, split) for split in ("training", "validation", "test"))
         assert not train & val and not train & test and not val & test
+
+
+def _findings_table(root: Path, make_images: MakeImages) -> Path:
+    make_images(root, {"i": 30})
+    cells = ("No Finding", "Mass", "Mass|Nodule", "Nodule", "No Finding")
+    rows = [f"i/{index}.png,{cells[index % 5]},P{index // 2}" for index in range(30)]
+    (root / "labels.csv").write_text("file,label,patient_id\n" + "\n".join(rows))
+    return root
+
+
+def test_several_findings_an_image(tmp_path: Path, make_images: MakeImages) -> None:
+    datalist = build_datalist(_findings_table(tmp_path, make_images), task="multilabel")
+    assert (datalist.task, datalist.class_names) == ("multilabel", ["Mass", "Nodule"])
+    records = {record["image"]: record["label"] for part in PARTS for record in datalist.records(part)}
+    assert [records[f"i/{index}.png"] for index in range(5)] == [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]
+    groups = [_groups(datalist, part) for part in PARTS]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 15
+    assert all(min(datalist.counts(part)) > 0 for part in PARTS)
+    without = build_datalist(tmp_path, task="multilabel", class_names=["Mass", "x"], label_map={"Nodule": "x"})
+    assert without.class_names == ["Mass", "x"]
+    with pytest.raises(DataError, match=r"label 'Mass\|Nodule' names several classes"):
+        build_datalist(tmp_path)
+
+
+def test_columns_are_classes_in_their_order_even_where_no_image_has_one(
+    tmp_path: Path, make_images: MakeImages
+) -> None:
+    make_images(tmp_path, {"i": 12})
+    rows = [f"i/{index}.png,{index % 2},{int(index % 3 == 0)},0" for index in range(12)]
+    (tmp_path / "labels.csv").write_text("file,Z,A,never\n" + "\n".join(rows))
+    with pytest.raises(DataError, match="class 'never' is declared and no image has it"):
+        build_datalist(tmp_path, task="multilabel")
+    datalist = build_datalist(tmp_path, task="multilabel", exclude_classes=["A"], allow_missing_classes=True)
+    assert datalist.class_names == ["Z", "never"]
+
+
+def test_findings_need_a_table_and_a_task_that_exists(tmp_path: Path, make_images: MakeImages) -> None:
+    make_images(tmp_path, {"a": 3, "b": 3})
+    with pytest.raises(DataError, match="class folders give each image one class.*labels.csv"):
+        build_datalist(tmp_path, task="multilabel")
+    with pytest.raises(ConfigError, match="task='multi'"):
+        build_datalist(tmp_path, task="multi")
+
+
+def test_copies_are_looked_for_only_where_splits_are_drawn(tmp_path: Path, make_images: MakeImages) -> None:
+    asked: list[list[str]] = []
+
+    def find(files: list[str]) -> Duplicates:
+        asked.append(list(files))
+        return Duplicates(len(files), exact=[["a/0.png", "a/1.png", "a/2.png"]])
+
+    make_images(tmp_path / "given", {f"{part}/{label}": 2 for part in ("train", "val", "test") for label in "ab"})
+    build_datalist(tmp_path / "given", find_copies=find)
+    assert asked == []
+    make_images(tmp_path / "drawn", {"a": 12, "b": 12})
+    datalist = build_datalist(tmp_path / "drawn", find_copies=find)
+    assert len(asked[0]) == 24
+    assert datalist.source["copies_kept_together"] == [["a/0.png", "a/1.png", "a/2.png"]]
+    where = {record["image"]: part for part in PARTS for record in datalist.records(part)}
+    assert len({where[f"a/{index}.png"] for index in range(3)}) == 1
+    assert (
+        "copies_kept_together" not in build_datalist(tmp_path / "drawn", find_copies=lambda files: Duplicates()).source
+    )
+
+
+def test_real_copies_come_to_lie_in_one_split(shared: Path) -> None:
+    root = shared / "data" / "ultrasound"
+    datalist = build_datalist(root, find_copies=partial(find_duplicates, root))
+    where = {record["image"]: part for part in PARTS for record in datalist.records(part)}
+    together = datalist.source["copies_kept_together"]
+    assert sorted(map(len, together)) == [2, 4]
+    assert all(len({where[file] for file in files}) == 1 for files in together)

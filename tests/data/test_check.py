@@ -130,3 +130,32 @@ def test_known_copies_in_the_real_packs(shared: Path) -> None:
         frozenset(("moderate/Patient299_L.jpg", "severe/Patient300_L.jpg")),
         frozenset(("moderate/Patient299_R.jpg", "severe/Patient300_R.jpg")),
     }
+
+
+def test_splits_are_drawn_as_in_training(dataset: Path) -> None:
+    (dataset / "labels.csv").unlink()
+    for index in range(6):
+        shutil.copy(dataset / "a" / f"{index}.png", dataset / "a" / f"copy_{index}.png")
+    report = check_datalist(dataset, progress=False)
+    assert len(report.duplicates) == 6
+    assert report.ok and not report.leaks
+
+
+def test_blank_pictures_are_odd_and_no_copies(dataset: Path) -> None:
+    for index in (0, 1, 2):
+        Image.new("L", (50, 50), 7).save(dataset / "a" / f"{index}.png")
+    report = check_datalist(dataset, progress=False)
+    assert report.ok and not report.duplicates
+    assert sum(item["what"] == "all pixels are equal" for item in report.odd) == 3
+
+
+def test_several_findings_an_image(dataset: Path, tmp_path: Path) -> None:
+    cells = ("x", "y", "x|y", "No Finding")
+    rows = [f"{label}/{index}.png,{cells[index % 4]}" for label in "ab" for index in range(12)]
+    (dataset / "labels.csv").write_text("file,label\n" + "\n".join(rows))
+    shutil.copy(dataset / "a" / "0.png", dataset / "a" / "2.png")
+    report = check_datalist(dataset, output_dir=tmp_path / "out", progress=False, task="multilabel")
+    assert {name: sum(parts.values()) for name, parts in report.class_counts.items()} == {"x": 12, "y": 12}
+    assert [(pair.files, pair.labels) for pair in report.conflicts] == [(("a/0.png", "a/2.png"), ("x", "x|y"))]
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.size == (8 * 96, 3 * 110), "x, y and no finding"

@@ -90,3 +90,43 @@ def test_files_that_are_no_datalist(tmp_path: Path, text: str) -> None:
         Datalist.load(tmp_path / "d.json")
     with pytest.raises(DataError, match="cannot be read"):
         Datalist.load(tmp_path / "nowhere.json")
+
+
+def _findings(**changes: Any) -> dict[str, Any]:
+    records = [{"image": f"{i}.png", "label": label} for i, label in enumerate([[0, 1], [1, 1], [0, 0]])]
+    return {"class_names": ["a", "b"], "training": records[:2], "test": records[2:]} | changes
+
+
+def test_lists_of_several_findings(tmp_path: Path) -> None:
+    datalist = Datalist.from_json(_findings())
+    assert datalist.task == "multilabel"
+    assert datalist.labels("training") == [[0, 1], [1, 1]]
+    assert datalist.counts("training") == [1, 2]
+    assert [datalist.names_of(record) for record in datalist.training] == [("b",), ("a", "b")]
+    label = datalist.items("test", "/set")[0]["label"]
+    assert (label.tolist(), str(label.dtype)) == ([0.0, 0.0], "float32")
+    datalist.save(tmp_path / "d.json")
+    assert json.loads((tmp_path / "d.json").read_text())["task"] == "multilabel"
+    assert Datalist.load(tmp_path / "d.json") == datalist
+    assert Datalist.load(tmp_path / "d.json").digest == datalist.digest
+
+
+def test_a_list_of_one_class_an_image_is_written_as_before(tmp_path: Path) -> None:
+    Datalist.from_json(_content()).save(tmp_path / "d.json")
+    assert "task" not in json.loads((tmp_path / "d.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test": [{"image": "x.png", "label": 1}]}, r"test\[0\]: label 1 of 'x.png' is no list of 0 and 1.*give 2"),
+        ({"test": [{"image": "x.png", "label": [1]}]}, r"label \[1\]"),
+        ({"test": [{"image": "x.png", "label": [0, 2]}]}, r"label \[0, 2\]"),
+        ({"test": [{"image": "x.png", "label": [0, 0.5]}]}, r"label \[0, 0.5\]"),
+        ({"task": "multiclass"}, r"training\[0\]: label \[0, 1\] of '0.png' is no class number"),
+        ({"task": "multi"}, "task 'multi' is unknown.*multiclass, multilabel"),
+    ],
+)
+def test_lists_of_findings_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Datalist.from_json(_findings(**changes))

@@ -56,3 +56,26 @@ def test_rename_merges_and_drop_works_before_and_after() -> None:
 def test_bad_class_names(names: list[str]) -> None:
     with pytest.raises(ConfigError, match="class"):
         check_class_names(names)
+
+
+def _with_findings(*cells: str) -> list[Entry]:
+    names = [tuple(cell.split("|")) if cell else () for cell in cells]
+    return [Entry(f"{i}.png", cell, f"row {i}", None, None, names[i]) for i, cell in enumerate(cells)]
+
+
+def test_findings_are_renamed_merged_and_dropped_one_by_one() -> None:
+    entries = rename_and_drop(_with_findings("a|b", "b", "", "c"), {"a": "x", "b": "x"}, ["c"])
+    assert [(entry.label, entry.findings) for entry in entries] == [("x", ("x",)), ("x", ("x",)), ("", ()), ("", ())]
+
+
+def test_findings_are_classes_each() -> None:
+    assert resolve_class_names(_with_findings("b|a", "", "c10|c9"), None) == ["a", "b", "c9", "c10"]
+    with pytest.raises(DataError, match=r"label 'm' of 0.png is unknown"):
+        resolve_class_names(_with_findings("a|m"), ["a", "b"])
+
+
+def test_the_separator_of_findings_is_no_part_of_a_name() -> None:
+    with pytest.raises(DataError, match=r"labels.csv, row 3: label 'a\|b' names several classes.*--task multilabel"):
+        resolve_class_names(_entries("a", "a|b"), None)
+    with pytest.raises(ConfigError, match=r"class name 'a\|b' has a \|"):
+        resolve_class_names(_with_findings("a", "b"), ["a|b", "a", "b"], allow_missing=True)

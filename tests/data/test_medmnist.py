@@ -80,3 +80,52 @@ def test_md5_is_compared_on_request(shared: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"official file has 28209eda62fecd6e6a2d98b1501bb15f.*verify_md5=False"):
         verify_md5(renamed)
     assert build_datalist(tmp_path).class_names == ["normal", "pneumonia"]
+
+
+def test_several_labels_an_image(tmp_path: Path) -> None:
+    labels = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
+    entries, names = medmnist_entries(_write(tmp_path / "mine.npz", labels), task="multilabel")
+    assert names == ["class_0", "class_1", "class_2"]
+    assert [(entry.label, entry.findings) for entry in entries] == [
+        ("class_0|class_2", ("class_0", "class_2")),
+        ("", ()),
+        ("class_1", ("class_1",)),
+    ]
+
+
+def test_chestmnist_has_fourteen_findings_in_their_order(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = {part: (rng.random((40, 14)) < 0.3).astype(np.uint8) for part in ("train", "val", "test")}
+    arrays = {f"{part}_labels": flags for part, flags in labels.items()}
+    arrays |= {f"{part}_images": np.zeros((40, 4, 4), np.uint8) for part in labels}
+    np.savez(tmp_path / "chestmnist.npz", **arrays)
+    datalist = build_datalist(tmp_path, task="multilabel")
+    assert (datalist.class_names[0], datalist.class_names[13], datalist.task) == ("atelectasis", "hernia", "multilabel")
+    for ours, theirs in (("training", "train"), ("validation", "val"), ("test", "test")):
+        assert datalist.labels(ours) == labels[theirs].tolist()
+    assert datalist.items("test", tmp_path)[3]["label"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((3, 1), np.int64), "class numbers are read with task multiclass"),
+        (np.array([0, 1, 2]), "class numbers are read with task multiclass"),
+        (np.array([[0, 2], [0, 1], [1, 0]]), "with values from 0 to 2"),
+        (np.zeros((2, 3), np.int64), "for 3 images"),
+    ],
+)
+def test_labels_that_are_not_several(tmp_path: Path, labels: np.ndarray, message: str) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, train_images=np.zeros((3, 4, 4), np.uint8), train_labels=labels)
+    with pytest.raises(DataError, match=message):
+        medmnist_entries(path, task="multilabel")
+
+
+def test_columns_of_labels_must_fit(tmp_path: Path) -> None:
+    flags = np.array([[0, 1], [1, 0]])
+    with pytest.raises(DataError, match="has 2 columns of labels, but chestmnist has 14 classes"):
+        medmnist_entries(_write(tmp_path / "chestmnist.npz", flags), task="multilabel")
+    more = {"val_images": np.zeros((1, 4, 4), np.uint8), "val_labels": np.array([[0, 1, 1]])}
+    with pytest.raises(DataError, match="different numbers of label columns"):
+        medmnist_entries(_write(tmp_path / "mine.npz", flags, **more), task="multilabel")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .conftest import MakeImages
 
 
+PARTS = ("training", "validation", "test")
+
+
 @pytest.fixture
 def dataset(tmp_path: Path, make_images: MakeImages) -> Path:
     return make_images(tmp_path / "set", {"a": 10, "b": 10})
@@ -150,3 +153,48 @@ def test_many_at_once_agree(dataset: Path, tmp_path: Path) -> None:
     assert all(item == lists[0] for item in lists)
     assert [item.name for item in (tmp_path / "out").iterdir()] == ["datalist.json"]
     assert Datalist.load(tmp_path / "out" / "datalist.json") == lists[0]
+
+
+def test_copies_are_kept_together_and_found_once(dataset: Path, tmp_path: Path) -> None:
+    for index in range(10):  # larger pictures than the others, whose looks are compared
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(dataset / "a" / f"{index}.png")
+        Image.fromarray(pixels[::-1]).save(dataset / "a" / f"flipped_{index}.png")
+    used = prepare_datalist(dataset, output_dir=tmp_path / "out", keep_copies_together=True)
+    assert len(used.source["copies_kept_together"]) == 10
+    where = {record["image"]: part for part in PARTS for record in used.records(part)}
+    assert all(where[f"a/{index}.png"] == where[f"a/flipped_{index}.png"] for index in range(10))
+    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == ["datalist.json", "duplicates.json"]
+    assert prepare_datalist(dataset, output_dir=tmp_path / "out") == used
+    plain = prepare_datalist(dataset, output_dir=tmp_path / "plain")
+    where = {record["image"]: part for part in PARTS for record in plain.records(part)}
+    assert any(where[f"a/{index}.png"] != where[f"a/flipped_{index}.png"] for index in range(10))
+
+
+def test_the_task_must_agree(dataset: Path, tmp_path: Path) -> None:
+    rows = [f"{label}/{index}.png,{('x', 'y', 'x|y')[index % 3]}" for label in "ab" for index in range(10)]
+    (dataset / "labels.csv").write_text("file,label\n" + "\n".join(rows))
+    used = prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel")
+    assert prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel") == used
+    with pytest.raises(DataError, match="is a multilabel list, task says multiclass.*--task multilabel"):
+        prepare_datalist(dataset, output_dir=tmp_path / "out")
+    used.save(tmp_path / "own.json")
+    with pytest.raises(DataError, match="own.json: is a multilabel list"):
+        prepare_datalist(dataset, tmp_path / "own.json")
+    rows[0] = "a/0.png,y|x"
+    (dataset / "labels.csv").write_text("file,label\n" + "\n".join(rows))
+    with pytest.raises(DataError, match=r"'a/0.png' was \('x', None\) and is \('x\|y', None\) now"):
+        prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel")
+
+
+def test_what_uncertain_labels_mean_stays_with_the_list(dataset: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{label}/{index}.png,{index % 2},{('1', '0', '-1', '')[index % 4]}" for label in "ab" for index in range(10)
+    ]
+    (dataset / "labels.csv").write_text("file,x,y\n" + "\n".join(rows))
+    with pytest.raises(DataError, match="column 'y' holds -1"):
+        prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel")
+    used = prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel", uncertain="positive")
+    assert prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel") == used
+    with pytest.raises(DataError, match="belongs to other data"):
+        prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel", uncertain="negative")

@@ -102,3 +102,24 @@ def test_zero_fractions_leave_a_split_empty() -> None:
 def test_bad_fractions(bad: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="no shares"):
         check_fractions(bad)
+
+
+def test_several_classes_a_sample_keep_their_shares() -> None:
+    rng = np.random.default_rng(0)
+    flags = rng.random((600, 5)) < [0.5, 0.3, 0.1, 0.04, 0.02]
+    labels = [np.flatnonzero(row).tolist() for row in flags]
+    groups = [index // 3 for index in range(600)]
+    splits = np.array(assign_splits(labels, groups, (0.6, 0.2, 0.2)))
+    for split, share in (("training", 0.6), ("validation", 0.2), ("test", 0.2)):
+        counts = flags[splits == split].sum(0)
+        assert np.abs(counts - share * flags.sum(0)).max() <= 4
+        assert (splits == split).sum() == pytest.approx(share * 600, abs=15)
+        assert counts.min() >= 1
+        none = (~flags.any(1))[splits == split].sum()
+        assert none == pytest.approx(share * (~flags.any(1)).sum(), abs=8)
+    assert all(len(set(splits[start : start + 3])) == 1 for start in range(0, 600, 3))
+
+
+def test_one_class_in_a_list_is_the_class_itself() -> None:
+    labels = [index % 3 for index in range(60)]
+    assert assign_splits(labels, seed=3) == assign_splits([[label] for label in labels], seed=3)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from medmamba_monai.data.tables import read_table, table_entries
+from medmamba_monai.data.tables import findings_entries, read_table, table_entries
 from medmamba_monai.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,3 +92,39 @@ def test_other_encodings_and_missing_table(root: Path) -> None:
         read_table(root / "nowhere.csv")
     with pytest.raises(DataError, match="columns has the key 'patient'"):
         table_entries(_write(root, "file,label\ni/0.png,a\n"), root, columns={"patient": "x"})
+
+
+def test_findings_in_one_cell_as_in_chestxray14(root: Path) -> None:
+    path = _write(root, "Image Index,Finding Labels,Patient ID\ni/0.png,Mass|Nodule,7\ni/1.png,No Finding,7\n")
+    entries, names = findings_entries(path, root)
+    assert [(e.file, e.label, e.findings, e.group) for e in entries] == [
+        ("i/0.png", "Mass|Nodule", ("Mass", "Nodule"), "7"),
+        ("i/1.png", "", (), "7"),
+    ]
+    assert names is None
+
+
+def test_findings_in_columns_as_in_chexpert(root: Path) -> None:
+    text = "Path,Sex,Mass,Effusion\ni/0.png,F,1.0,-1.0\ni/1.png,M,,0.0\n"
+    given = {"class_names": ["Effusion", "Mass"], "uncertain": "positive"}
+    entries, names = findings_entries(_write(root, text), root, **given)  # type: ignore[arg-type]
+    assert names == ["Effusion", "Mass"]
+    assert [entry.findings for entry in entries] == [("Effusion", "Mass"), ()]
+    with pytest.raises(DataError, match=r"labels.csv, row 2: column 'Effusion' holds -1.0 \(uncertain\)"):
+        findings_entries(_write(root, text), root, class_names=["Effusion", "Mass"])
+    with pytest.raises(DataError, match="columns that are not of 0 and 1 alone: Sex"):
+        findings_entries(_write(root, text), root)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\ni/0.png,\n", "row 2: the label cell is empty"),
+        ("file,label\ni/0.png,No Finding|Mass\n", "row 2: .*alone"),
+        ("file,A,B\ni/0.png,0,x\ni/1.png,1,1\n", "not of 0 and 1 alone: B"),
+        ("file,A\ni/9.png,1\n", "row 2: file 'i/9.png' does not exist"),
+    ],
+)
+def test_findings_that_cannot_be_read(root: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        findings_entries(_write(root, text), root)

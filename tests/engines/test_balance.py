@@ -11,7 +11,7 @@ from monai.data import DistributedSampler, DistributedWeightedRandomSampler
 from sklearn.utils.class_weight import compute_class_weight
 
 from medmamba_monai.engines import class_weights, evaluation_sampler, train_sampler
-from medmamba_monai.errors import DataError
+from medmamba_monai.errors import ConfigError, DataError
 
 LABELS = [0] * 80 + [1] * 15 + [2] * 5
 
@@ -73,3 +73,31 @@ def test_several_processes_share(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(balanced, DistributedWeightedRandomSampler)
         assert len(list(balanced)) == 50
     assert sorted(indices) == list(range(7))
+
+
+def test_several_classes_an_image_weigh_positive_answers() -> None:
+    labels = (np.random.default_rng(0).random((50, 3)) < [0.5, 0.2, 0.1]).astype(int)
+    labels[0] = 1
+    expected = [compute_class_weight("balanced", classes=np.arange(2), y=column) for column in labels.T]
+    weights = class_weights(labels.tolist(), 3)
+    np.testing.assert_allclose(weights, [positive / negative for negative, positive in expected], rtol=1e-6)
+    assert class_weights(labels.tolist(), 3, enabled=False) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([[1, 0, 0], [0, 1, 0]], "no training item or every one has class number 2"),
+        ([[1, 1, 0], [1, 0, 1]], "class number 0"),
+        ([[1, 0], [0, 1]], r"labels of shape \(2, 2\), 3 classes"),
+    ],
+)
+def test_several_classes_that_cannot_be_weighed(labels: list[list[int]], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        class_weights(labels, 3)
+
+
+def test_several_classes_cannot_be_drawn_equally_often() -> None:
+    with pytest.raises(ConfigError, match="balanced_sampling needs one class an image.*--class_weights true"):
+        train_sampler([[1, 0], [1, 1]], balanced=True)
+    assert train_sampler([[1, 0], [1, 1]]) is None

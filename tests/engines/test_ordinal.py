@@ -88,3 +88,8 @@ def test_weights_move_with_the_loss_and_a_negative_distance_is_refused() -> None
     assert OrdinalLoss(weight=torch.ones(3)).to(torch.float64).state_dict()["weight"].dtype == torch.float64
     with pytest.raises(ConfigError, match="distance=-1"):
         OrdinalLoss(-1)
+
+
+def test_several_classes_an_image_are_no_grades() -> None:
+    with pytest.raises(ConfigError, match="task multilabel has no grades"):
+        OrdinalLoss(task="multilabel")

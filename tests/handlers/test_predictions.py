@@ -14,12 +14,12 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Activationsd, AsDiscreted, Compose
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from medmamba_monai.engines import EvaluationStep
 from medmamba_monai.errors import ConfigError, DataError
 from medmamba_monai.handlers import PredictionWriter
-from medmamba_monai.metrics import classification_report
+from medmamba_monai.metrics import classification_report, multilabel_report
 
 NAMES = ["benign", "malignant", "normal"]
 
@@ -149,3 +149,49 @@ def test_a_second_evaluation_starts_anew(tmp_path: Path) -> None:
     evaluate(data(4), writer)
     evaluate(data(6), writer)
     assert len(rows(tmp_path)) == 6
+
+
+def findings(count: int = 10) -> list[dict[str, Any]]:
+    """Items with a 0 or 1 for each class instead of a class number."""
+    return [
+        item | {"label": torch.tensor([index % 2, int(index % 3 == 0), 0]).float()}
+        for index, item in enumerate(data(count, labelled=False))
+    ]
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_several_classes_an_image(tmp_path: Path, softmax: bool) -> None:
+    items = findings()
+    post = None if softmax else Activationsd("pred", sigmoid=True)
+    writer = PredictionWriter(
+        tmp_path, NAMES, multilabel_report, softmax=softmax, task="multilabel", threshold=0.4, remarks={"seen": 1}
+    )
+    evaluate(items, writer, post)
+    by_file = {item["file"]: item for item in items}
+    for row in rows(tmp_path):
+        item = by_file[row["file"]]
+        expected = torch.sigmoid(item["image"].double())
+        np.testing.assert_allclose([float(row[name]) for name in NAMES], expected, atol=1e-6)
+        for column, flags in (("label", item["label"]), ("prediction", expected >= 0.4)):
+            cell = "|".join(name for name, flag in zip(NAMES, flags, strict=True) if flag)
+            assert row[column] == (cell or "No Finding")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["seen"], metrics["threshold"], metrics["task"]) == (1, 0.4, "multilabel")
+    assert metrics["per_class"]["normal"]["auc"] is None
+    assert metrics["undefined"]["auc"] == "undefined for: normal"
+    labels = np.array([by_file[row["file"]]["label"].numpy() for row in rows(tmp_path)])
+    called = np.array([[float(row[name]) >= 0.4 for name in NAMES] for row in rows(tmp_path)])
+    assert metrics["exact_match"] == pytest.approx(accuracy_score(labels, called))
+
+
+def test_several_classes_that_make_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="are no probabilities.*sigmoid"):
+        evaluate(findings(), PredictionWriter(tmp_path, NAMES, task="multilabel"))
+    for label in (torch.tensor(1), torch.tensor([0, 1]), torch.tensor([0, 2, 0])):
+        items = [item | {"label": label} for item in findings(2)]
+        with pytest.raises(DataError, match="ünï.png: label .* is no 0 or 1 for each class"):
+            evaluate(items, PredictionWriter(tmp_path, NAMES, task="multilabel", softmax=True))
+    with pytest.raises(ConfigError, match="task='multi'"):
+        PredictionWriter(tmp_path, NAMES, task="multi")
+    with pytest.raises(ConfigError, match="threshold=1.0"):
+        PredictionWriter(tmp_path, NAMES, task="multilabel", threshold=1.0)

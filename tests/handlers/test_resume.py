@@ -24,7 +24,7 @@ from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
 def complete(folder: Path, **options: Any) -> Any:
     def handlers(network: Any, evaluator: Any, scheduler: Any) -> list[Any]:
         return [
-            CheckpointHandler(folder, scheduler, evaluator, class_names=["a", "b"], **options),
+            CheckpointHandler(folder, scheduler, evaluator, class_names=["a", "b"], task="multiclass", **options),
             ReproducibleEpochs(seed=5),
             ExponentialMovingAverage(network, evaluator, decay=0.9),
             EarlyStopping(evaluator, patience=50),
@@ -160,6 +160,9 @@ def test_another_training_is_refused(build: Any, tmp_path: Path) -> None:
     other = build(lambda network, evaluator, scheduler: [CheckpointHandler(tmp_path, class_names=["b", "a"])], epochs=2)
     with pytest.raises(CheckpointError, match=r"classes \['a', 'b'\], this run has \['b', 'a'\]"):
         resume_training(other.trainer)
+    findings = build(lambda *_: [CheckpointHandler(tmp_path, class_names=["a", "b"], task="multilabel")], epochs=2)
+    with pytest.raises(CheckpointError, match="trained for task multiclass, this run has multilabel"):
+        resume_training(findings.trainer)
     wider = build(complete(tmp_path), epochs=2)
     wider.network[6] = torch.nn.Linear(4, 5)
     with pytest.raises(CheckpointError, match=r"'6\.weight' is \(2, 4\), the network's is \(5, 4\)"):

@@ -74,6 +74,6 @@ def test_expectations_are_compared_with_the_facts(tmp_path: Path, trained: nn.Mo
     )  # fmt: skip
     info.save(tmp_path)
     load_weights_for_inference(nn.Linear(3, 2), tmp_path, class_names=("a", "b"), channels=1)
-    for wrong in ({"class_names": ["b", "a"]}, {"channels": 3}, {"preprocessing_digest": "e"}):
+    for wrong in ({"class_names": ["b", "a"]}, {"channels": 3}, {"preprocessing_digest": "e"}, {"task": "multilabel"}):
         with pytest.raises(CheckpointError):
             load_weights_for_inference(nn.Linear(3, 2), tmp_path, **wrong)  # type: ignore[arg-type]

@@ -73,3 +73,31 @@ def test_labels_of_meta_tensors() -> None:
     predictions, labels = predictions_and_labels([{"pred": np.array([0.1, 0.9]), "label": torch.tensor([0, 1])}])
     assert predictions.shape == (1, 2)
     assert labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("decollated", [True, False])
+def test_several_classes_an_image(decollated: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = (torch.rand(20, 3, generator=generator) < 0.4).float()
+    logits = torch.randn(20, 3, generator=generator) + labels
+
+    def step(engine: Engine, rows: list[int]) -> Any:
+        if decollated:
+            return [{"pred": logits[row], "label": labels[row]} for row in rows]
+        return {"pred": logits[rows], "label": labels[rows]}
+
+    engine = Engine(step)
+    for name in ("auc", "exact_match"):
+        ValidationScore(name, softmax=True, task="multilabel").attach(engine, name)
+    engine.run([list(range(start, min(start + 6, 20))) for start in range(0, 20, 6)])
+    assert engine.state.metrics["auc"] == pytest.approx(roc_auc_score(labels, logits, average="macro"))
+    expected = ((logits >= 0) == labels.bool()).all(1).float().mean()
+    assert engine.state.metrics["exact_match"] == pytest.approx(float(expected))
+
+
+def test_an_absent_class_makes_the_mean_undefined() -> None:
+    metric = ValidationScore("auc", task="multilabel")
+    metric.update((torch.rand(4, 2), torch.tensor([[0, 0], [1, 0], [0, 0], [1, 0]])))
+    assert math.isnan(metric.compute())
+    with pytest.raises(ConfigError, match="'balanced_accuracy' for task multilabel"):
+        ValidationScore("balanced_accuracy", task="multilabel")

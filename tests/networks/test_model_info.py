@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,19 @@ def test_differences_are_named() -> None:
         INFO.check(class_names=["malignant", "benign"])
     with pytest.raises(CheckpointError, match="image channels 1, now 3"):
         INFO.check(channels=3)
+    with pytest.raises(CheckpointError, match="task multiclass, now multilabel"):
+        INFO.check(task="multilabel")
     with pytest.raises(CheckpointError, match="preprocessing digest"):
         INFO.check(preprocessing_digest="abd")
+
+
+def test_files_without_a_task_are_of_one_class_an_image(tmp_path: Path) -> None:
+    INFO.save(tmp_path)
+    file = tmp_path / "model.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    assert values.pop("task") == "multiclass"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    assert ModelInfo.load(tmp_path) == INFO
 
 
 def test_missing_and_damaged(tmp_path: Path) -> None:
