@@ -48,7 +48,7 @@ def _module(tensor: Tensor, backend: str) -> ScanBackend:
 
 def _options(module: ScanBackend, strides: Sequence[int]) -> dict[str, Sequence[int]]:
     """Strides for the backend that reads them; the others go by the order, which says the same."""
-    return {"strides": strides} if strides and module.__name__.endswith(".triton") else {}
+    return {"strides": strides} if strides and getattr(module, "READS_STRIDES", False) else {}
 
 
 def _directional(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .kernels.launch import Problem
 
 __all__ = [
+    "READS_STRIDES",
     "directional_backward",
     "directional_forward",
     "directional_gated",
@@ -40,6 +41,7 @@ __all__ = [
     "unavailable",
 ]
 
+READS_STRIDES = True  # library.py then gives it the order as strides where it has them
 _INSTALL = "pip install 'medmamba_monai[triton]'"
 _TOLERANCE = 2e-5  # of the self-test: a wrong kernel is wrong by far more
 

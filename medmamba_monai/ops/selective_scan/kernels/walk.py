@@ -140,12 +140,12 @@ def visit(
 
     EVEN: COUNT divides all lines, and ``first``.
     """
+    pixels: tl.tensor = ()
     if ORDER >= _FLAT:
         if EVEN:
             pixels = _line(way, cursor[0], first, final, COUNT, WIDE)
             cursor = _forth(way, cursor, COUNT, ORDER)
         else:
-            pixels: tl.tensor = ()
             for _ in tl.static_range(COUNT):
                 pixels = pixels + (_wide(_inside(cursor[0], final), WIDE),)
                 cursor = _forth(way, cursor, 1, ORDER)
@@ -169,12 +169,12 @@ def visit_back(
     WIDE: tl.constexpr,
 ) -> tl.tensor:
     """As ``visit``, but the cursor given is the one after the COUNT steps, and that of ``first`` is returned."""
+    pixels: tl.tensor = ()
     if ORDER >= _FLAT:
         if EVEN:
             cursor = _back(way, cursor, COUNT, ORDER)
             pixels = _line(way, cursor[0], first, final, COUNT, WIDE)
         else:
-            pixels: tl.tensor = ()
             for _ in tl.static_range(COUNT):
                 cursor = _back(way, cursor, 1, ORDER)
                 pixels = (_wide(_inside(cursor[0], final), WIDE),) + pixels
