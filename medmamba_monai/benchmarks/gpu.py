@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import BackendError
 from ..ops import directional_scan, strides
 from ..ops.selective_scan import dispatch, mamba_ssm
+from ..ops.selective_scan.contract import DirectionalInputs
 from . import released_flow
 from .machine import append_rows, describe, read_rows
 from .timing import measure_together
@@ -97,7 +98,10 @@ def _unmeasurable() -> str | None:
 def _rows(benchmark: str, measured: Mapping[str, Measurement]) -> list[dict[str, object]]:
     nothing = Measurement(NOT_MEASURED, "", "")
     return [
-        dict(zip(_COLUMNS, (benchmark, quantity, target, *measured.get(quantity, nothing)), strict=True)) | describe()
+        {
+            **dict(zip(_COLUMNS, (benchmark, quantity, target, *measured.get(quantity, nothing)), strict=True)),
+            **describe(),
+        }
         for (name, quantity), target in TARGETS.items()
         if name == benchmark
     ]
@@ -132,8 +136,8 @@ def measure_scan(
     exponentials = 0
     for side, channels, rank in stages or STAGES:
         inputs = problem(side, channels, rank, batch)
-        inputs = inputs._make(tensor.to(device) for tensor in inputs)
-        leaves = inputs._make([*(t.clone().requires_grad_() for t in inputs[:-1]), inputs.order])
+        inputs = DirectionalInputs(*(tensor.to(device) for tensor in inputs))
+        leaves = DirectionalInputs(*[*(t.clone().requires_grad_() for t in inputs[:-1]), inputs.order])
         ours = partial(directional_scan, strides=strides("cross", (side, side)))
         with torch.no_grad():
             _require_equal(ours(*inputs), released_flow.directional_scan(inputs, kernel), 1e-4)
@@ -205,10 +209,10 @@ def measure_network(
     released = with_released_flow(create(preset, num_classes=6), kernel).to(device)
     released.load_state_dict(ours.state_dict())
     images = torch.rand(batch, 3, size, size, device=device)
-    folded = ours.eval().optimize_for_inference()  # type: ignore[operator]
+    folded = ours.eval().optimize_for_inference()
     with torch.inference_mode():
         _require_equal(folded(images[:2]), released.eval()(images[:2]), 1e-3)
-    latency = {
+    latency: dict[str, Callable[[], object]] = {
         "ours": captured(partial(_infer, folded, images[:1], True), device),
         "baseline": partial(_infer, released, images[:1], False),
     }

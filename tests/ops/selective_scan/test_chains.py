@@ -59,7 +59,7 @@ def gradients(y: Tensor, leaves: list[Tensor]) -> list[Tensor]:
 
 
 @PRECISIONS
-@pytest.mark.parametrize("spatial", [(1, 1), (3, 5), (9, 4), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("spatial", [(1, 1), (3, 5), (2, 3, 4)], ids=str)
 def test_depthwise_convolution(spatial: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
     rank, channels = len(spatial), 5
     module = {2: nn.Conv2d, 3: nn.Conv3d}[rank](channels, channels, 3, padding=1, groups=channels)

@@ -136,10 +136,10 @@ def test_equals_the_reference(spatial: tuple[int, ...], options: dict[str, objec
     [
         ((1, 8), "bidirectional"),  # lines of whole groups of steps
         ((3, 3), "raster"),  # lines that end within a group
-        pytest.param((4, 8), "cross", marks=pytest.mark.slow),
-        pytest.param((7, 5), "cross", marks=pytest.mark.slow),
-        pytest.param((4, 2, 4), "cross", marks=pytest.mark.slow),
-        pytest.param((2, 3, 3), "bidirectional", marks=pytest.mark.slow),
+        pytest.param((4, 4), "cross", marks=pytest.mark.slow),
+        pytest.param((3, 5), "cross", marks=pytest.mark.slow),
+        pytest.param((2, 2, 4), "bidirectional", marks=pytest.mark.slow),
+        pytest.param((2, 3, 2), "cross", marks=pytest.mark.slow),
     ],
     ids=str,
 )
