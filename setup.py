@@ -26,6 +26,7 @@ LIBRARY = "medmamba_monai.ops.selective_scan._scan_cpu"
 # True rounding and no errno, but free contraction to fused multiply-adds; -ffast-math would break the exponential.
 GNU_FLAGS = ["-std=gnu11", "-O3", "-g0", "-fno-fast-math", "-ffp-contract=fast", "-fno-math-errno"]
 GNU_FLAGS += ["-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"]
+WINDOWS = os.name == "nt"
 VARIANTS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mfma"]}
 
 
@@ -86,7 +87,7 @@ class BuildLibrary(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         """Return the path without Python's ABI tag."""
-        return os.path.join(*fullname.split(".")) + (".dll" if os.name == "nt" else ".so")  # noqa: PTH118
+        return os.path.join(*fullname.split(".")) + (".dll" if WINDOWS else ".so")  # noqa: PTH118
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         """Return nothing: there is no PyInit function."""
@@ -112,7 +113,7 @@ class BuildLibrary(build_ext):
         objects += self._compile("scan.c", common, variants)
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        threads = [] if os.name == "nt" else ["-pthread"]
+        threads = [] if WINDOWS else ["-pthread"]
         self.compiler.link_shared_object(objects, str(target), extra_postargs=threads)
 
     def _compile(self, source: str, flags: list[str], macros: list[tuple[str, str | None]] | None = None) -> list[str]:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_a_wheel_brings_the_c_kernel(source: Path, clean: Path, tmp_path: Path) 
     assert outcome["backend"] == "cpu"
     assert outcome["warnings"] == []
     assert float(str(outcome["error"])) <= 1e-5
+
+
+@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("clang")), reason="no C compiler")
+def test_the_source_distribution_builds_that_wheel(source: Path, tmp_path: Path) -> None:
+    """It holds all that is compiled, and nothing that was built or is only for developers' machines."""
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--skip-dependency-check"]
+    done = subprocess.run(
+        [*command, "--outdir", str(tmp_path / "dist"), str(source)], check=False, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = {name.split("/", 1)[-1] for name in packed.getnames()}
+    sources = REPOSITORY / "medmamba_monai" / "ops" / "selective_scan" / "csrc"
+    assert {f"medmamba_monai/ops/selective_scan/csrc/{path.name}" for path in sources.iterdir()} <= names
+    assert {"setup.py", "pyproject.toml", "LICENSE", "README.md"} <= names
+    assert not {name for name in names if name.endswith((".so", ".pyc"))}
+    wheel, _ = build(archive, tmp_path / "wheels")
+    with zipfile.ZipFile(wheel) as contents:
+        assert "medmamba_monai/ops/selective_scan/_scan_cpu.so" in contents.namelist()
 
 
 def test_without_a_compiler_the_portable_path_is_installed(source: Path, clean: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ..networks import create
 from ..networks.medmamba import ScanMixer
 from ..ops import index_table
-from ..ops.selective_scan import dispatch
+from ..ops.selective_scan import dispatch, reference
 from ..ops.selective_scan.contract import DirectionalInputs
-from . import released_flow
+from . import gpu, released_flow
 from .machine import append_rows, describe
 from .scan import check_parity
 from .timing import Timing, measure_together
@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     _report(arguments, f"training step, batch {arguments.train_batch}", measure_together(training, arguments.seconds))
     torch.set_num_threads(before)
+    gpu.report("network", arguments.out.with_name("gpu.csv"), arguments.seconds)
 
 
 def contestants(preset: str, size: int, inference: bool) -> dict[str, nn.Module]:
@@ -86,21 +87,28 @@ def contestants(preset: str, size: int, inference: bool) -> dict[str, nn.Module]
     return networks
 
 
-def with_released_flow(network: nn.Module) -> nn.Module:
-    """Replace the scans of a network by the released data flow with the reference loop."""
+def with_released_flow(network: nn.Module, kernel: released_flow.Kernel = reference.sequence_scan) -> nn.Module:
+    """Replace the scans of a network by the released data flow, with the reference loop or another kernel."""
     for mixer in network.modules():
         if isinstance(mixer, ScanMixer):
-            mixer._scan = partial(_released_scan, mixer)  # type: ignore[method-assign]
+            mixer._scan = partial(_released_scan, mixer, kernel)  # type: ignore[method-assign]
+            mixer.scan_backend = "reference"  # on GPUs, what surrounds the scan stays unfused as well
     return network
 
 
 def _released_scan(
-    mixer: ScanMixer, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, spatial: list[int]
+    mixer: ScanMixer,
+    kernel: released_flow.Kernel,
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    spatial: list[int],
 ) -> Tensor:
     order = index_table(mixer.scan, tuple(spatial), u.device)
-    return released_flow.directional_scan(
-        DirectionalInputs(u, dt, A, B, C, mixer.D, mixer.dt_weight, mixer.dt_bias, order)
-    )
+    inputs = DirectionalInputs(u, dt, A, B, C, mixer.D, mixer.dt_weight, mixer.dt_bias, order)
+    return released_flow.directional_scan(inputs, kernel)
 
 
 def _infer(network: nn.Module, image: Tensor) -> None:

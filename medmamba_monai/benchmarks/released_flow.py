@@ -1,10 +1,12 @@
 """The data flow of the released network's scan, written by us as a baseline: copies, stacked, scanned, put back.
 
 Four copies of the map in float32, one for each direction, are stacked along the channels and scanned as one sequence by
-the reference loop (the released code calls mamba-ssm's kernel, or its reference loop on CPUs). Imports ops.
+mamba-ssm's kernel, as the released code does on GPUs, or by the reference loop, as it does on CPUs. Imports ops.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,19 +14,26 @@ from torch import Tensor
 from ..ops.selective_scan import reference
 from ..ops.selective_scan.contract import DirectionalInputs, SequenceInputs
 
-__all__ = ["directional_scan"]
+__all__ = ["Kernel", "directional_scan"]
+
+Kernel = Callable[[SequenceInputs], tuple[Tensor, Tensor]]
 
 
-def directional_scan(inputs: DirectionalInputs) -> Tensor:
-    """Directional scan on stacked copies; arguments and result as in :class:`DirectionalInputs`."""
+def directional_scan(inputs: DirectionalInputs, kernel: Kernel = reference.sequence_scan) -> Tensor:
+    """Directional scan on stacked copies; arguments and result as in :class:`DirectionalInputs`.
+
+    Args:
+        inputs: of the scan.
+        kernel: scans the stacked sequences; returns their output and last state.
+    """
     *tensors, order = inputs
     u, dt, A, B, C, D, dt_weight, dt_bias = (t if t.dtype == torch.float64 else t.float() for t in tensors)
     directions, channels, states = A.shape
     batch, length, _ = u.shape
-    number = torch.arange(directions)[:, None]
+    number = torch.arange(directions, device=u.device)[:, None]
     copies = u[:, order].transpose(2, 3).reshape(batch, -1, length)
     steps = torch.einsum("bklr,ker->bkel", dt[:, order, number], dt_weight).reshape(batch, -1, length)
-    y, _ = reference.sequence_scan(
+    y, _ = kernel(
         SequenceInputs(
             u=copies,
             delta=steps,

@@ -17,7 +17,7 @@ from ..errors import BackendError
 from ..ops import index_table
 from ..ops.selective_scan import dispatch, reference
 from ..ops.selective_scan.contract import DirectionalInputs
-from . import released_flow
+from . import gpu, released_flow
 from .machine import append_rows, describe
 from .timing import Timing, measure_together
 
@@ -102,6 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
         for name, total in totals.items():
             print(f"  {name:<28} {total:9.1f} ms   {totals['reference'] / total:8.1f} x reference")
     torch.set_num_threads(before)
+    gpu.report("scan", arguments.out.with_name("gpu.csv"), arguments.seconds)
 
 
 def _contestants(usable: list[str], inputs: DirectionalInputs) -> dict[str, Callable[[], object]]:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
-from ..ops.orders import direction_count, index_table, make_table
-from ..ops.selective_scan import directional_scan
+from ..ops.orders import direction_count, index_table, make_table, strides
+from ..ops.selective_scan import chains, directional_scan
+from ..ops.selective_scan.contract import DirectionalInputs
 from ..ops.selective_scan.exportable import directional_scan as exportable_scan
 from .layers import (
     CONVOLUTION,
@@ -234,6 +235,9 @@ class SSConvSSMBlock(nn.Module):
         left, right = x.chunk(2, dim=-1)
         left = channels_last(self.conv_branch(channels_first(left)))
         right = self.drop_path(self.mixer(self.norm(right)))
+        if not torch.jit.is_scripting():  # noqa: SIM102  (TorchScript leaves out what is within)
+            if chains.fuses(x, self.mixer.scan_backend):
+                return chains.interleave_add(x, left, right)
         return x + interleave(left, right)
 
 
@@ -266,6 +270,9 @@ class ScanMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, *spatial, dim) to the same shape."""
+        if not torch.jit.is_scripting():  # noqa: SIM102  (TorchScript leaves out what is within)
+            if chains.fuses(x, self.scan_backend):
+                return self._fused(x)
         hidden, gate = self.in_proj(x).chunk(2, dim=-1)
         hidden = channels_last(F.silu(self.conv(channels_first(hidden))))
         spatial = hidden.shape[1:-1]
@@ -280,6 +287,20 @@ class ScanMixer(nn.Module):
             y = self._scan(u, dt, A, B, C, spatial)  # type: ignore[arg-type]
         y = self.out_norm(y).reshape(hidden.shape) * F.silu(gate)
         return self.out_proj(y)
+
+    @torch.jit.unused
+    def _fused(self, x: Tensor) -> Tensor:
+        """What ``forward`` does, with the chains that the Triton backend runs as one kernel."""
+        spatial = tuple(x.shape[1:-1])
+        hidden, gate = self.in_proj(x).chunk(2, dim=-1)
+        u = chains.depthwise_silu(hidden, self.conv).flatten(1, -2)
+        projected = F.linear(u, self.x_proj.flatten(0, 1)).unflatten(2, [self.directions, -1])
+        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        A = -torch.exp(self.A_log.float())
+        order = index_table(self.scan, spatial, u.device)
+        inputs = DirectionalInputs(u, dt, A, B, C, self.D, self.dt_weight, self.dt_bias, order)
+        y = chains.scan_norm_gate(inputs, strides(self.scan, spatial), self.out_norm, gate.flatten(1, -2))
+        return self.out_proj(y.unflatten(1, spatial))
 
     @torch.jit.unused
     def _scan(self, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, spatial: list[int]) -> Tensor:

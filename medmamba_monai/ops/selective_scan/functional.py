@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import ConfigError
+from ..orders import Strides
 from . import library  # noqa: F401  (importing it registers the operators)
 from .contract import DirectionalInputs, SequenceInputs, check_directional, check_sequence
 
-__all__ = ["directional_scan", "selective_scan"]
+__all__ = ["directional_scan", "flatten_strides", "needs_gradients", "selective_scan"]
 
 
-def _save(tensors: tuple[Tensor | bool | None, ...]) -> bool:
+def needs_gradients(tensors: tuple[Tensor | bool | None, ...]) -> bool:
+    """Whether a backward pass may follow, for which the scan saves states."""
     return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
+
+
+def flatten_strides(strides: Sequence[Strides] | None, order: Tensor) -> list[int]:
+    """Directions as the operators take them: start, sizes and steps of each, over two or three axes; or nothing.
+
+    Raises:
+        ConfigError: when they cannot be those of ``order``.
+    """
+    if not strides:
+        return []
+    axes = {len(direction.sizes) for direction in strides} | {len(direction.steps) for direction in strides}
+    if len(strides) != order.shape[0] or len(axes) != 1 or max(axes) not in (2, 3):
+        raise ConfigError(
+            f"{len(strides)} directions over {sorted(axes)} axes", where="selective scan, strides",
+            remedy=f"give the {order.shape[0]} directions of order, all over 2 or all over 3 axes",
+        )  # fmt: skip
+    for direction in strides:
+        if math.prod(direction.sizes) != order.shape[1]:
+            raise ConfigError(
+                f"a direction of {direction.sizes} steps over {order.shape[1]} pixels", where="selective scan, strides"
+            )
+    return [number for d in strides for number in (d.start, *d.sizes, *d.steps)]
 
 
 def directional_scan(
@@ -27,6 +55,7 @@ def directional_scan(
     dt_bias: Tensor,
     order: Tensor,
     backend: str | None = None,
+    strides: Sequence[Strides] | None = None,
 ) -> Tensor:
     """Scan a channels-last map along several pixel orders at once and sum the results.
 
@@ -43,6 +72,8 @@ def directional_scan(
         dt_bias: (K, E).
         order: (K, L) int64 pixel orders, see :func:`medmamba_monai.ops.orders.index_table`.
         backend: a name of :data:`~.dispatch.BACKENDS`; None takes the first that can run.
+        strides: the same orders as strides, where they walk along the axes (:func:`medmamba_monai.ops.orders.strides`).
+            A backend that can compute pixels from them then reads no table.
 
     Returns:
         y (batch, L, E) in u's dtype; the state is kept in float32 (float64 for float64 inputs).
@@ -62,7 +93,8 @@ def directional_scan(
     """
     inputs = DirectionalInputs(u, dt, A, B, C, D, dt_weight, dt_bias, order)
     check_directional(inputs)
-    return torch.ops.medmamba.directional_scan(*inputs, backend or "", _save(inputs))[0]
+    walk = flatten_strides(strides, order)
+    return torch.ops.medmamba.directional_scan(*inputs, walk, backend or "", needs_gradients(inputs))[0]
 
 
 def selective_scan(
@@ -111,7 +143,7 @@ def selective_scan(
     """
     inputs = SequenceInputs(u, delta, A, _grouped(B, u), _grouped(C, u), D, delta_bias, initial_state, delta_softplus)
     check_sequence(inputs)
-    y, last, _ = torch.ops.medmamba.selective_scan(*inputs, backend or "", _save(inputs))
+    y, last, _ = torch.ops.medmamba.selective_scan(*inputs, backend or "", needs_gradients(inputs))
     if z is not None:
         y = y * F.silu(z)
     return (y, last) if return_last_state else y

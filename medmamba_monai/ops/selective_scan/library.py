@@ -5,6 +5,7 @@ One functional operator pair a scan, whatever the backend: its name is an argume
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,29 +14,30 @@ from torch import Tensor
 from . import dispatch
 from .contract import DirectionalInputs, ScanBackend, SequenceInputs
 
-__all__: list[str] = []
+__all__ = ["DIRECTIONAL", "OPERATORS", "TAGS", "autocast", "state_dtype"]
 
-_library = torch.library.Library("medmamba", "DEF")
+OPERATORS = torch.library.Library("medmamba", "DEF")
+TAGS = (torch.Tag.pt2_compliant_tag,)
 
-_DIRECTIONAL = "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_weight, Tensor dt_bias"
+DIRECTIONAL = "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_weight, Tensor dt_bias"
 _SEQUENCE = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias, Tensor? initial_state"
-_tags = (torch.Tag.pt2_compliant_tag,)
-_library.define(
-    f"directional_scan({_DIRECTIONAL}, Tensor order, str backend, bool save) -> (Tensor, Tensor)", tags=_tags
+OPERATORS.define(
+    f"directional_scan({DIRECTIONAL}, Tensor order, SymInt[] strides, str backend, bool save) -> (Tensor, Tensor)",
+    tags=TAGS,
 )
-_library.define(
-    f"directional_scan_backward(Tensor grad, {_DIRECTIONAL}, Tensor order, Tensor saved, str backend)"
+OPERATORS.define(
+    f"directional_scan_backward(Tensor grad, {DIRECTIONAL}, Tensor order, SymInt[] strides, Tensor saved, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    tags=_tags,
+    tags=TAGS,
 )
-_library.define(
+OPERATORS.define(
     f"selective_scan({_SEQUENCE}, bool softplus, str backend, bool save) -> (Tensor, Tensor, Tensor)",
-    tags=_tags,
+    tags=TAGS,
 )
-_library.define(
+OPERATORS.define(
     f"selective_scan_backward(Tensor grad, Tensor grad_last, {_SEQUENCE}, Tensor saved, bool softplus,"
     " str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    tags=_tags,
+    tags=TAGS,
 )
 
 
@@ -44,23 +46,30 @@ def _module(tensor: Tensor, backend: str) -> ScanBackend:
     return dispatch.load(dispatch.resolve(tensor.device.type, backend or None))
 
 
+def _options(module: ScanBackend, strides: Sequence[int]) -> dict[str, Sequence[int]]:
+    """Strides for the backend that reads them; the others go by the order, which says the same."""
+    return {"strides": strides} if strides and getattr(module, "READS_STRIDES", False) else {}
+
+
 def _directional(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *tensors, backend, save = arguments
-    y, saved = _module(tensors[0], backend).directional_forward(DirectionalInputs(*tensors), save)
+    *tensors, strides, backend, save = arguments
+    module = _module(tensors[0], backend)
+    y, saved = module.directional_forward(DirectionalInputs(*tensors), save, **_options(module, strides))
     return y, saved
 
 
 def _directional_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *tensors, backend, save = arguments
+    *tensors, _, backend, save = arguments
     inputs = DirectionalInputs(*tensors)
     numel = _module(inputs.u, backend).directional_saved_numel(inputs) if save else 0
     y = torch.empty_like(inputs.u, memory_format=torch.contiguous_format)
-    return y, inputs.u.new_empty(numel, dtype=_state_dtype(inputs.u))
+    return y, inputs.u.new_empty(numel, dtype=state_dtype(inputs.u))
 
 
 def _directional_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    grad, *tensors, saved, backend = arguments
-    return tuple(_module(grad, backend).directional_backward(grad, DirectionalInputs(*tensors), saved))
+    grad, *tensors, strides, saved, backend = arguments
+    module, inputs = _module(grad, backend), DirectionalInputs(*tensors)
+    return tuple(module.directional_backward(grad, inputs, saved, **_options(module, strides)))
 
 
 def _directional_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
@@ -77,7 +86,7 @@ def _sequence_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *tensors, softplus, backend, save = arguments
     inputs = SequenceInputs._make((*tensors, softplus))
     numel = _module(inputs.u, backend).sequence_saved_numel(inputs) if save else 0
-    dtype = _state_dtype(inputs.u)
+    dtype = state_dtype(inputs.u)
     y = torch.empty_like(inputs.u, memory_format=torch.contiguous_format)
     last = inputs.u.new_empty(*inputs.u.shape[:2], inputs.A.shape[1], dtype=dtype)
     return y, last, inputs.u.new_empty(numel, dtype=dtype)
@@ -96,18 +105,20 @@ def _sequence_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     return tuple(grad.new_empty(0) if t is None else torch.empty_like(t, memory_format=contiguous) for t in tensors)
 
 
-def _state_dtype(u: Tensor) -> torch.dtype:
+def state_dtype(u: Tensor) -> torch.dtype:
+    """Dtype of states for inputs like ``u``."""
     return torch.float64 if u.dtype == torch.float64 else torch.float32
 
 
 def _directional_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs[:9], output[1])
-    ctx.backend = inputs[9]
+    ctx.strides, ctx.backend = inputs[9], inputs[10]
 
 
 def _directional_vjp(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.medmamba.directional_scan_backward(grad, *ctx.saved_tensors, ctx.backend)
-    return (*grads, None, None, None)
+    *tensors, saved = ctx.saved_tensors
+    grads = torch.ops.medmamba.directional_scan_backward(grad, *tensors, ctx.strides, saved, ctx.backend)
+    return (*grads, None, None, None, None)
 
 
 def _sequence_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -122,9 +133,13 @@ def _sequence_vjp(ctx: Any, grad: Tensor, grad_last: Tensor, _: Tensor) -> tuple
     return (*present, None, None, None)
 
 
-def _autocast(operator: str, activations: tuple[int, ...], keyset: torch._C.DispatchKey, device: str) -> None:
+def autocast(operator: str, activations: tuple[int, ...]) -> None:
     """Under autocast, activations go down to its dtype and parameters up to float32, as the state needs them."""
+    _autocast(operator, activations, torch._C.DispatchKey.AutocastCPU, "cpu")
+    _autocast(operator, activations, torch._C.DispatchKey.AutocastCUDA, "cuda")
 
+
+def _autocast(operator: str, activations: tuple[int, ...], keyset: torch._C.DispatchKey, device: str) -> None:
     def rule(*arguments: Any) -> Any:
         dtype = torch.get_autocast_dtype(device)
         cast = [
@@ -135,7 +150,7 @@ def _autocast(operator: str, activations: tuple[int, ...], keyset: torch._C.Disp
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(keyset)):
             return getattr(torch.ops.medmamba, operator)(*cast)
 
-    _library.impl(operator, rule, f"Autocast{device.upper()}")
+    OPERATORS.impl(operator, rule, f"Autocast{device.upper()}")
 
 
 for _name, _function, _fake in (
@@ -144,14 +159,13 @@ for _name, _function, _fake in (
     ("selective_scan", _sequence, _sequence_fake),
     ("selective_scan_backward", _sequence_backward, _sequence_backward_fake),
 ):
-    _library.impl(_name, _function, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"medmamba::{_name}", _fake, lib=_library)
+    OPERATORS.impl(_name, _function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"medmamba::{_name}", _fake, lib=OPERATORS)
 torch.library.register_autograd(
-    "medmamba::directional_scan", _directional_vjp, setup_context=_directional_context, lib=_library
+    "medmamba::directional_scan", _directional_vjp, setup_context=_directional_context, lib=OPERATORS
 )
 torch.library.register_autograd(
-    "medmamba::selective_scan", _sequence_vjp, setup_context=_sequence_context, lib=_library
+    "medmamba::selective_scan", _sequence_vjp, setup_context=_sequence_context, lib=OPERATORS
 )
-for _key, _device in ((torch._C.DispatchKey.AutocastCPU, "cpu"), (torch._C.DispatchKey.AutocastCUDA, "cuda")):
-    _autocast("directional_scan", (0, 1, 3, 4), _key, _device)
-    _autocast("selective_scan", (0, 1, 3, 4), _key, _device)
+autocast("directional_scan", (0, 1, 3, 4))
+autocast("selective_scan", (0, 1, 3, 4))

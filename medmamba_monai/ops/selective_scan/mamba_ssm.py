@@ -24,6 +24,7 @@ __all__ = [
     "sequence_backward",
     "sequence_forward",
     "sequence_saved_numel",
+    "sequence_scan",
     "unavailable",
 ]
 
@@ -43,7 +44,9 @@ def unavailable(device: torch.device) -> str | None:
     except ModuleNotFoundError as error:
         if error.name == "mamba_ssm":
             return f"the package mamba-ssm is not installed; {_REMEDY}"
-        return f"the package mamba-ssm needs the module {error.name}, which is not installed"
+        return (
+            f"the package mamba-ssm needs the module {error.name}, which is not installed; `pip install {error.name}`"
+        )
     except (ImportError, OSError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         return f"the package mamba-ssm cannot be imported ({error}); {_REMEDY}"
     if not hasattr(module, "selective_scan_fn"):
@@ -134,7 +137,12 @@ def directional_backward(grad: Tensor, inputs: DirectionalInputs, saved: Tensor)
     return [g.contiguous() for g in torch.autograd.grad(y, leaves, grad.to(y.dtype))]
 
 
-def _sequence(inputs: SequenceInputs) -> tuple[Tensor, Tensor]:
+def sequence_scan(inputs: SequenceInputs) -> tuple[Tensor, Tensor]:
+    """The kernel's output and last state, differentiable by the package's own backward.
+
+    Raises:
+        BackendError: for an initial state, which the kernel does not take.
+    """
     if inputs.initial_state is not None:
         raise BackendError(
             "scan backend 'mamba_ssm' takes no initial_state", remedy="use another backend, or start from zero"
@@ -154,7 +162,7 @@ def sequence_forward(inputs: SequenceInputs, save: bool) -> tuple[Tensor, Tensor
     """
     if inputs.u.dtype == torch.float64:
         return portable.sequence_forward(inputs, save)
-    y, last = _sequence(inputs)
+    y, last = sequence_scan(inputs)
     return y.contiguous(), last.contiguous(), _nothing(inputs.u)
 
 
@@ -170,7 +178,7 @@ def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, s
         raise BackendError("scan backend 'mamba_ssm' has no gradient of the last state", remedy="use another backend")
     with torch.enable_grad():
         leaves = [None if t is None else t.detach().requires_grad_() for t in inputs[:-1]]
-        y, _ = _sequence(SequenceInputs(*[*leaves, inputs.softplus]))  # type: ignore[arg-type]
+        y, _ = sequence_scan(SequenceInputs(*[*leaves, inputs.softplus]))  # type: ignore[arg-type]
     present = [leaf for leaf in leaves if leaf is not None]
     grads = iter(torch.autograd.grad(y, present, grad.to(y.dtype)))
     return [None if leaf is None else next(grads).contiguous() for leaf in leaves]

@@ -12,6 +12,7 @@ import importlib.util
 import math
 import os
 import subprocess
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,16 +21,19 @@ from torch import Tensor
 
 from . import portable
 from .contract import DirectionalInputs, SequenceInputs
-from .kernels.plan import from_blocks, make_plan, to_blocks
+from .kernels.plan import from_blocks, make_plan, make_walks, to_blocks
 
 if TYPE_CHECKING:
     from .kernels.launch import Problem
 
 __all__ = [
+    "READS_STRIDES",
     "directional_backward",
     "directional_forward",
     "directional_gated",
+    "directional_gated_backward",
     "directional_saved_numel",
+    "part_dtype",
     "self_test",
     "sequence_backward",
     "sequence_forward",
@@ -37,6 +41,7 @@ __all__ = [
     "unavailable",
 ]
 
+READS_STRIDES = True  # library.py then gives it the order as strides where it has them
 _INSTALL = "pip install 'medmamba_monai[triton]'"
 _TOLERANCE = 2e-5  # of the self-test: a wrong kernel is wrong by far more
 
@@ -69,7 +74,7 @@ def _matrices(tensor: Tensor) -> Tensor:
     return tensor if aligned else tensor.contiguous()
 
 
-def _part_dtype(dtype: torch.dtype) -> torch.dtype:
+def part_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype of step sizes and of a direction's part of a sum: float16 has too little range for them."""
     return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
@@ -96,67 +101,95 @@ def directional_saved_numel(inputs: DirectionalInputs) -> int:
     return slices * plan.checkpoints * plan.state_numel
 
 
-def _directional(inputs: DirectionalInputs) -> Problem:
+def _directional(inputs: DirectionalInputs, strides: Sequence[int]) -> Problem:
     from .kernels import launch
 
+    directions = inputs.order.shape[0]
+    walks = make_walks(strides, directions) if strides else None
     order = inputs.order.contiguous()
     weight, bias = inputs.dt_weight.contiguous(), inputs.dt_bias.contiguous()
-    delta = launch.expand(_rows(inputs.dt), weight, bias, order, _part_dtype(inputs.u.dtype))
+    delta = launch.expand(_rows(inputs.dt), weight, bias, order, part_dtype(inputs.u.dtype))
     return launch.Problem(
-        u=_rows(inputs.u).unsqueeze(2).expand(-1, -1, order.shape[0], -1),
+        u=_rows(inputs.u).unsqueeze(2).expand(-1, -1, directions, -1),
         delta=delta,
         A=_log2(inputs.A),
         B=_matrices(inputs.B),
         C=_matrices(inputs.C),
         D=inputs.D.contiguous(),
-        order=order,
+        order=order if walks is None else None,
+        walks=walks,
         initial=None,
         softplus=True,
     )
 
 
-def directional_forward(inputs: DirectionalInputs, save: bool) -> tuple[Tensor, Tensor]:
-    """Forward of the backend protocol."""
+def directional_forward(inputs: DirectionalInputs, save: bool, strides: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    """Forward of the backend protocol; ``strides`` say the same as the order and save reading it."""
     if inputs.u.dtype == torch.float64:
         return portable.directional_forward(inputs, save)
     from .kernels import launch
 
-    problem = _directional(inputs)
+    problem = _directional(inputs, strides)
     parts = torch.empty_like(problem.delta)
     saved, _ = launch.forward(problem, parts.transpose(1, 2), save, last=False)
     return launch.merge(parts, inputs.u.dtype), saved
 
 
 def directional_gated(
-    inputs: DirectionalInputs, norm_weight: Tensor, norm_bias: Tensor, epsilon: float, gate: Tensor
-) -> Tensor:
-    """The scan, LayerNorm over channels and SiLU gate with one pass over memory less; for inference, no gradients.
+    inputs: DirectionalInputs,
+    strides: Sequence[int],
+    norm: tuple[Tensor, Tensor, float],
+    gate: Tensor,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scan, LayerNorm over channels and SiLU gate with two passes over memory less.
 
     Args:
         inputs: of the scan, not in float64.
-        norm_weight: (E,).
-        norm_bias: (E,).
-        epsilon: of the norm.
+        strides: the order as strides, or nothing.
+        norm: weight (E,), bias (E,) and epsilon of the LayerNorm.
         gate: (batch, L, E).
+        save: whether to return what backward needs.
 
     Returns:
-        layer_norm(directional scan) * silu(gate), (batch, L, E) in gate's dtype.
+        layer_norm(directional scan) * silu(gate), (batch, L, E) in gate's dtype, the scan's result before the norm, and
+        its saved states; the two are empty unless ``save``.
     """
     from .kernels import fused, launch
 
-    problem = _directional(inputs)
+    problem = _directional(inputs, strides)
     parts = torch.empty_like(problem.delta)
-    launch.forward(problem, parts.transpose(1, 2), save=False, last=False)
-    return fused.gated(parts, norm_weight, norm_bias, epsilon, gate)
+    saved, _ = launch.forward(problem, parts.transpose(1, 2), save, last=False)
+    out, total = fused.gated(parts, *norm, gate, save)
+    return out, total, saved
 
 
-def directional_backward(grad: Tensor, inputs: DirectionalInputs, saved: Tensor) -> list[Tensor]:
+def directional_gated_backward(
+    grad: Tensor,
+    inputs: DirectionalInputs,
+    strides: Sequence[int],
+    norm: tuple[Tensor, Tensor, float],
+    gate: Tensor,
+    total: Tensor,
+    saved: Tensor,
+) -> list[Tensor]:
+    """Gradients of the scan's eight tensors, of the norm's weight and bias, and of the gate."""
+    from .kernels import fused
+
+    d_total, d_weight, d_bias, d_gate = fused.gated_backward(grad, total, *norm, gate)
+    d_norm = [d_weight.to(norm[0].dtype), d_bias.to(norm[1].dtype)]
+    return [*directional_backward(d_total, inputs, saved, strides), *d_norm, d_gate]
+
+
+def directional_backward(
+    grad: Tensor, inputs: DirectionalInputs, saved: Tensor, strides: Sequence[int] = ()
+) -> list[Tensor]:
     """Backward of the backend protocol."""
     if inputs.u.dtype == torch.float64:
         return portable.directional_backward(grad, inputs, saved)
     from .kernels import launch
 
-    problem = _directional(inputs)
+    problem = _directional(inputs, strides)
     by_direction = _rows(grad).unsqueeze(2).expand_as(problem.u)
     dtype = problem.delta.dtype
     d = launch.backward(problem, by_direction, None, saved.contiguous(), dtype)
@@ -215,6 +248,7 @@ def _sequence(inputs: SequenceInputs) -> Problem:
         C=inputs.C.permute(0, 3, 1, 2).float().contiguous(),
         D=None if inputs.D is None else inputs.D.contiguous(),
         order=None,
+        walks=None,
         initial=initial,
         softplus=inputs.softplus,
     )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from medmamba_monai.errors import ConfigError
-from medmamba_monai.ops import directional_scan, selective_scan
+from medmamba_monai.ops import directional_scan, selective_scan, strides
 from medmamba_monai.ops.selective_scan import reference
 
 from . import problems
@@ -19,7 +19,7 @@ def leaves(inputs: problems.DirectionalInputs) -> list[torch.Tensor]:
 
 def test_opcheck_directional() -> None:
     inputs = leaves(problems.directional((4, 5), dtype=torch.float32))
-    torch.library.opcheck(torch.ops.medmamba.directional_scan.default, (*inputs, "portable", True))
+    torch.library.opcheck(torch.ops.medmamba.directional_scan.default, (*inputs, [], "portable", True))
 
 
 def test_opcheck_sequence() -> None:
@@ -102,6 +102,16 @@ def test_nothing_is_saved_without_gradients() -> None:
 def test_wrong_arguments_are_named(change, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match=message):
         directional_scan(*change(problems.directional((4, 5))))
+
+
+def test_strides_are_the_order_said_otherwise() -> None:
+    inputs = problems.directional((4, 5))
+    y = directional_scan(*inputs, strides=strides("cross", (4, 5)), backend="portable")
+    assert torch.equal(y, directional_scan(*inputs, backend="portable"))
+    with pytest.raises(ConfigError, match="give the 4 directions of order"):
+        directional_scan(*inputs, strides=strides("bidirectional", (4, 5)))
+    with pytest.raises(ConfigError, match=r"a direction of \(4, 4\) steps over 20 pixels"):
+        directional_scan(*inputs, strides=strides("cross", (4, 4)))
 
 
 def test_groups_must_divide_channels() -> None:

@@ -160,7 +160,10 @@ def test_reason_when_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (ModuleNotFoundError("No module named 'einops'", name="einops"), "needs the module einops"),
+        (
+            ModuleNotFoundError("No module named 'einops'", name="einops"),
+            "which is not installed; `pip install einops`",
+        ),
         (ImportError("undefined symbol: _ZN3c10"), "cannot be imported (undefined symbol"),
     ],
     ids=["dependency", "symbol"],

@@ -6,7 +6,6 @@ its own, on problems of a few steps. With a GPU the same tests run compiled, and
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,20 +13,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medmamba_monai.ops import directional_scan
+from medmamba_monai.ops import directional_scan, strides
 from medmamba_monai.ops.selective_scan import dispatch, portable, reference
 from medmamba_monai.ops.selective_scan import triton as backend
 from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
+from medmamba_monai.ops.selective_scan.functional import flatten_strides
 from medmamba_monai.ops.selective_scan.kernels import plan
 
-from . import problems
+from . import interpreter, problems
+from .interpreter import INTERPRETED
 
 triton = pytest.importorskip("triton", reason="the package triton is not installed")
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available() or INTERPRETED, reason="needs a CUDA device")
@@ -35,37 +34,16 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available() or INTERPRETED, rea
 
 @pytest.fixture
 def device() -> str:
-    if INTERPRETED:
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    pytest.skip("no GPU here, and the interpreter needs a process of its own: see test_in_the_interpreter")
-
-
-def _version() -> tuple[int, ...]:
-    return tuple(int(part) for part in triton.__version__.split(".")[:2])
-
-
-def run_in_the_interpreter(selection: str) -> None:
-    if INTERPRETED:
-        pytest.skip("this is the interpreter's process")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[3]
-    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900)
-    if "only 0-dimensional arrays can be converted" in result.stdout and _version() < (3, 9):
-        pytest.skip(f"the interpreter of triton {triton.__version__} does not run with the numpy installed here")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert " passed" in result.stdout
+    return interpreter.device()
 
 
 def test_in_the_interpreter() -> None:
-    run_in_the_interpreter("not slow and not gpu")
+    interpreter.run_in_the_interpreter(__file__, "not slow and not gpu")
 
 
 @pytest.mark.slow
 def test_in_the_interpreter_at_length() -> None:
-    run_in_the_interpreter("slow and not gpu")
+    interpreter.run_in_the_interpreter(__file__, "slow and not gpu")
 
 
 def noise(like: Tensor, seed: int) -> Tensor:
@@ -151,6 +129,44 @@ def short_spans(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
 )
 def test_equals_the_reference(spatial: tuple[int, ...], options: dict[str, object], device: str) -> None:
     check_directional(problems.directional(spatial, dtype=torch.float32, **options), device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spatial", "scan"),
+    [
+        ((1, 8), "bidirectional"),  # lines of whole groups of steps
+        ((3, 3), "raster"),  # lines that end within a group
+        pytest.param((4, 4), "cross", marks=pytest.mark.slow),
+        pytest.param((3, 5), "cross", marks=pytest.mark.slow),
+        pytest.param((2, 2, 4), "bidirectional", marks=pytest.mark.slow),
+        pytest.param((2, 3, 2), "cross", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_strides_and_table_say_the_same(
+    spatial: tuple[int, ...], scan: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits, in one span and in several, where every step's pixel is computed and where it is read."""
+    inputs = problems.directional(spatial, channels=3, states=2, scan=scan, dtype=torch.float32)
+    ways = strides(scan, spatial) or []
+    walk = flatten_strides(ways, inputs.order)
+    here = place(inputs, device)
+    grad = noise(inputs.u, 1).to(device)
+    for spans in (1, 2):
+        if spans == 2:
+            monkeypatch.setattr(plan, "_MIN_SPAN", 4)
+            monkeypatch.setattr(plan, "_MIN_SPANS", 2)
+        y, saved = backend.directional_forward(here, True, walk)
+        expected, same = backend.directional_forward(here, True)
+        assert torch.equal(y, expected) and torch.equal(saved, same)
+        grads = backend.directional_backward(grad, here, saved, walk)
+        for a, b in zip(grads, backend.directional_backward(grad, here, saved), strict=True):
+            assert torch.equal(a, b)
+        turned = [
+            d._replace(start=inputs.order.shape[1] - 1 - d.start, steps=tuple(-step for step in d.steps)) for d in ways
+        ]
+        other = backend.directional_forward(here, False, flatten_strides(turned[:1] + ways[1:], inputs.order))[0]
+        assert not torch.equal(other, expected)  # a wrong way is seen
 
 
 @pytest.mark.slow
@@ -321,7 +337,7 @@ def test_as_an_operator(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatch.unavailable.cache_clear()
     inputs = place(problems.directional((1, 3), dtype=torch.float32), device)
     leaves = [t.clone().requires_grad_() for t in inputs[:-1]]
-    torch.library.opcheck(torch.ops.medmamba.directional_scan.default, (*leaves, inputs.order, "triton", True))
+    torch.library.opcheck(torch.ops.medmamba.directional_scan.default, (*leaves, inputs.order, [], "triton", True))
     series = cast_sequence(problems.sequence(3, batch=1), torch.float32, device)
     tensors = [t.clone().requires_grad_() for t in series[:-1]]  # type: ignore[union-attr]
     torch.library.opcheck(torch.ops.medmamba.selective_scan.default, (*tensors, True, "triton", True))
@@ -333,48 +349,6 @@ def test_as_an_operator(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     for a, b in zip(torch.autograd.grad(compiled(*leaves, inputs.order), leaves), eager, strict=True):
         assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_scan_norm_and_gate(dtype: torch.dtype, device: str) -> None:
-    inputs = problems.directional((1, 3), batch=2, channels=6, scan="bidirectional", dtype=dtype)
-    truth = problems.to(inputs, torch.float64)
-    weight, bias = torch.linspace(0.5, 1.5, 6), torch.linspace(-1, 1, 6)
-    gate = noise(torch.empty(2, 3, 12, dtype=dtype), 1)[..., 6:]  # half of a projection
-    y = F.layer_norm(reference.directional_scan(truth), (6,), weight.double(), bias.double(), 1e-5)
-    expected = y * F.silu(gate.double())
-    got = backend.directional_gated(place(inputs, device), weight.to(device), bias.to(device), 1e-5, gate.to(device))
-    assert got.dtype == dtype and got.shape == gate.shape
-    assert problems.error(got.cpu(), expected) <= (1e-5 if dtype == torch.float32 else 2e-2)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("spatial", [(1, 1), (3, 5), (9, 4), (2, 3, 4), (3, 1, 2)], ids=str)
-def test_depthwise_convolution(spatial: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
-    from medmamba_monai.ops.selective_scan.kernels import fused
-
-    rank, channels = len(spatial), 5
-    x = noise(torch.empty(2, *spatial, 2 * channels, dtype=dtype), 1)[..., :channels]
-    weight, bias = noise(torch.empty(channels, 1, *[3] * rank), 2), noise(torch.empty(channels), 3)
-    convolution = F.conv3d if rank == 3 else F.conv2d
-    first = convolution(x.double().movedim(-1, 1), weight.double(), bias.double(), padding=1, groups=channels)
-    expected = F.silu(first).movedim(1, -1)
-    got = fused.convolve(x.to(device), weight.to(device), bias.to(device))
-    assert got.dtype == dtype and got.is_contiguous()
-    assert problems.error(got.cpu(), expected) <= TOLERANCES[dtype]
-    turned = fused.convolve(x.to(device), weight.flip(2).to(device), bias.to(device))
-    assert spatial[0] == 1 or problems.error(turned.cpu(), expected) > 1e-2  # a wrong tap is seen
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_interleave_and_residual(dtype: torch.dtype, device: str) -> None:
-    from medmamba_monai.ops.selective_scan.kernels import fused
-
-    residual = noise(torch.empty(2, 3, 5, 14, dtype=dtype), 1)
-    left, right = noise(residual, 2).chunk(2, dim=-1)
-    expected = residual.double() + torch.stack([left, right], dim=-1).flatten(-2).double()
-    got = fused.interleaved(residual.to(device), left.to(device), right.to(device))
-    assert got.dtype == dtype and problems.error(got.cpu(), expected) <= TOLERANCES[dtype]
 
 
 def test_reasons_for_not_running(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from medmamba_monai.ops import strides
 from medmamba_monai.ops.selective_scan import triton as backend
 from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
+from medmamba_monai.ops.selective_scan.functional import flatten_strides
 
 triton = pytest.importorskip("triton", reason="the package triton is not installed")
 
@@ -36,6 +38,7 @@ pytestmark = pytest.mark.skipif(
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 KERNELS = ("expand_steps", "merge_directions", "scan_forward", "scan_backward", "span_ends", "span_starts")
 FUSED = ("merge_norm_gate", "depthwise_silu", "interleave_add")
+FUSED_BACKWARD = ("norm_gate_backward", "depthwise_backward", "depthwise_weights", "deinterleave")
 STAGES = {1: (3136, 96, 3), 2: (784, 192, 6), 3: (196, 384, 12), 4: (49, 768, 24)}  # L, E, R
 STATES, DIRECTIONS, LANES = 16, 4, 32
 _TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
@@ -55,6 +58,7 @@ class Build(NamedTuple):
     stack: int
     loops: list[Loop]
     instructions: Counter[str]
+    intermediate: str  # Triton's own, before it is lowered
 
 
 def instructions_of(code: str) -> list[tuple[int, str]]:
@@ -120,7 +124,9 @@ def build(kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Bu
         resources = re.search(r"REG:(\d+) STACK:(\d+)", usage)
         assert resources, usage
         every = Counter(operation(text) for _, text in instructions_of(code))
-        _builds[key] = Build(int(resources[1]), int(resources[2]), loops_of(code), every)
+        # a sum by atomics would depend on the order of the programs: kernels have none, so all are deterministic
+        assert not {name for name in every if name.startswith("ATOM") or name == "RED"}, kernel.__name__
+        _builds[key] = Build(int(resources[1]), int(resources[2]), loops_of(code), every, compiled.asm["ttir"])
     return _builds[key]
 
 
@@ -143,7 +149,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, tuple[int, ...]
     recorded: list[tuple[Any, tuple[int, ...], dict[str, Any]]] = []
     for name in KERNELS:
         monkeypatch.setattr(launch, name, Recorder(getattr(launch, name), recorded))
-    for name in FUSED:
+    for name in FUSED + FUSED_BACKWARD:
         monkeypatch.setattr(fused, name, Recorder(getattr(fused, name), recorded))
     monkeypatch.setattr(launch, "_dot_precision", lambda device: "tf32x3")  # what it is on NVIDIA's GPUs
     return recorded
@@ -168,6 +174,12 @@ def stage_inputs(stage: int, batch: int, dtype: torch.dtype) -> DirectionalInput
         dt_bias=empty(DIRECTIONS, channels),
         order=empty(DIRECTIONS, length, dtype=torch.int64),
     )
+
+
+def stage_strides(stage: int) -> list[int]:
+    """The orders of the scan "cross" as the network gives them."""
+    side = math.isqrt(STAGES[stage][0])
+    return flatten_strides(strides("cross", (side, side)), torch.empty(DIRECTIONS, side * side, device="meta"))
 
 
 def builds(launches: list[Any], name: str) -> list[tuple[Build, dict[str, Any], tuple[int, ...]]]:
@@ -207,7 +219,7 @@ STAGE_AND_DTYPE = [
 @pytest.mark.parametrize(("stage", "dtype"), STAGE_AND_DTYPE)
 def test_forward(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
     """One exponential an element, of which a scheduler issues one in 8 cycles: about as many other instructions fit."""
-    y, saved = backend.directional_forward(stage_inputs(stage, 64, dtype), False)
+    y, saved = backend.directional_forward(stage_inputs(stage, 64, dtype), False, stage_strides(stage))
     assert y.shape[1:] == STAGES[stage][:2] and saved.numel() == 0
     [(compiled, arguments, grid)] = builds(launches, "scan_forward")
     assert grid == (64 * DIRECTIONS * STAGES[stage][1] // 32, 1)
@@ -216,17 +228,30 @@ def test_forward(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
     assert loop.counts["SHFL"] == loop.counts["BAR"] == 0  # a lane has all states of its channel
     assert no_spills(compiled)
     assert compiled.registers <= 120
-    assert per_element(loop, arguments) <= (8.3 if arguments["RAGGED"] else 8.1)
+    assert per_element(loop, arguments) <= (8.1 if arguments["EVEN"] else 8.4)
+    assert arguments["ORDER"] == 2 and arguments["order_ptr"] is None
+    assert arguments["EVEN"] == (stage <= 2)  # lines of 56 and 28 pixels hold whole groups of 4 steps
+    assert loop.counts["LDG"] == 40  # of each step: delta, u, and 16 numbers of B and C in fours; no pixel is read
+
+
+@pytest.mark.slow
+def test_forward_by_a_table(launches: list[Any]) -> None:
+    """The orders that do not walk along the axes: a load more for each step, on which those of u and y wait."""
+    backend.directional_forward(stage_inputs(1, 64, torch.float32), False)
+    [(compiled, arguments, _)] = builds(launches, "scan_forward")
+    loop = scan_loop(compiled)
+    assert no_spills(compiled) and compiled.registers <= 120
+    assert arguments["ORDER"] == 1 and loop.counts["LDG"] == 44 and per_element(loop, arguments) <= 8.1
 
 
 @pytest.mark.parametrize(("stage", "dtype"), [(1, torch.float32), pytest.param(4, torch.bfloat16, marks=slow)], ids=str)
 def test_forward_for_training(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
     """Counts the branch that saves a state as if taken at every step of the loop, not at every eighth."""
-    _, saved = backend.directional_forward(stage_inputs(stage, 64, dtype), True)
+    _, saved = backend.directional_forward(stage_inputs(stage, 64, dtype), True, stage_strides(stage))
     [(compiled, arguments, _)] = builds(launches, "scan_forward")
     assert arguments["SAVE"] and saved.numel() == backend.directional_saved_numel(stage_inputs(stage, 64, dtype))
     assert no_spills(compiled) and compiled.registers <= 120
-    assert per_element(scan_loop(compiled), arguments) <= 8.8
+    assert per_element(scan_loop(compiled), arguments) <= (8.8 if stage == 1 else 9.0)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +262,7 @@ def test_forward_for_training(stage: int, dtype: torch.dtype, launches: list[Any
 def test_backward(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
     inputs = stage_inputs(stage, 64, dtype)
     saved = torch.empty(backend.directional_saved_numel(inputs), device="meta")
-    grads = backend.directional_backward(torch.empty_like(inputs.u), inputs, saved)
+    grads = backend.directional_backward(torch.empty_like(inputs.u), inputs, saved, stage_strides(stage))
     assert [g.shape for g in grads] == [t.shape for t in inputs[:-1]]
     [(compiled, arguments, _)] = builds(launches, "scan_backward")
     assert no_spills(compiled)
@@ -288,20 +313,44 @@ def test_fused_chains(stage: int, dtype: torch.dtype, launches: list[Any]) -> No
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
+    norm = (empty(channels), empty(channels), 1e-5)
     gate = empty(64, length, 2 * channels, dtype=dtype)[..., channels:]
-    assert backend.directional_gated(inputs, empty(channels), empty(channels), 1e-5, gate).shape == gate.shape
-    x = empty(64, side, side, 2 * channels, dtype=dtype)
-    fused.convolve(x[..., :channels], empty(channels, 1, 3, 3), empty(channels))
+    out, total, saved = backend.directional_gated(inputs, stage_strides(stage), norm, gate, True)
+    assert out.shape == gate.shape
+    grads = backend.directional_gated_backward(out, inputs, stage_strides(stage), norm, gate, total, saved)
+    assert [g.shape for g in grads] == [t.shape for t in (*inputs[:-1], *norm[:2], gate)]
+    x, weight = empty(64, side, side, 2 * channels, dtype=dtype), empty(channels, 1, 3, 3)
+    y = fused.convolve(x[..., :channels], weight, empty(channels))
+    fused.convolve_backward(y, x[..., :channels], weight, empty(channels))
     fused.interleaved(x, x[..., :channels], x[..., channels:])
-    for name, written in (
-        ("merge_norm_gate", ("BLOCK_P", "BLOCK_E")),
-        ("depthwise_silu", ("BLOCK_P", "BLOCK_E")),
-        ("interleave_add", ("BLOCK",)),
+    fused.interleaved_backward(x, dtype, dtype)
+    for name, tile, most in (
+        ("merge_norm_gate", ("BLOCK_P", "BLOCK_E"), 55),
+        ("norm_gate_backward", ("BLOCK_P", "BLOCK_E"), 80),
+        ("depthwise_silu", ("BLOCK_P", "BLOCK_E"), 90),
+        ("depthwise_backward", ("BLOCK_P", "BLOCK_E"), 80),
+        ("depthwise_weights", ("BLOCK_P", "BLOCK_E"), 80),
+        ("interleave_add", ("BLOCK",), 55),
+        ("deinterleave", ("BLOCK",), 55),
     ):
-        [(compiled, arguments, _)] = builds(launches, name)
-        numbers = math.prod(arguments[n] for n in written) / (LANES * arguments["num_warps"])
-        assert no_spills(compiled) and compiled.registers <= 168, name
-        assert compiled.instructions.total() / numbers <= (90 if name == "depthwise_silu" else 55), name
+        for compiled, arguments, _ in builds(launches, name):
+            numbers = math.prod(arguments[n] for n in tile) / (LANES * arguments["num_warps"])
+            loop = max((loop.size for loop in compiled.loops), default=0)  # over the blocks of a program
+            cost = (loop or compiled.instructions.total()) / numbers
+            assert no_spills(compiled) and compiled.registers <= 168, (name, compiled.registers)
+            assert cost <= most, (name, cost)
+
+
+def test_flat_maps_have_offsets_of_64_bits(launches: list[Any]) -> None:
+    """Kernels that count through all numbers of a map: every address they form comes from a 64-bit offset."""
+    x = torch.empty(2, 1024, 96, device="meta")
+    launch.merge(x.view(2, 4, 256, 96), torch.float32)
+    fused.interleaved(x, x[..., :48], x[..., 48:])
+    fused.interleaved_backward(x, torch.float32, torch.float32)
+    for name in ("merge_directions", "interleave_add", "deinterleave"):
+        [(compiled, _, _)] = builds(launches, name)
+        offsets = re.findall(r"tt\.addptr .*tensor<\d+x!tt\.ptr<\w+>>, tensor<\d+xi(\d+)>", compiled.intermediate)
+        assert offsets and set(offsets) == {"64"}, (name, compiled.intermediate)
 
 
 @pytest.mark.slow
@@ -337,10 +386,15 @@ def test_everything_else_compiles(launches: list[Any]) -> None:
         C=empty(1, length, 1, 8), D=empty(1, channels), dt_weight=empty(1, channels, 3), dt_bias=empty(1, channels),
         order=order,
     )  # fmt: skip
-    y, saved = backend.directional_forward(wide, True)
-    backend.directional_backward(y, wide, saved)
+    for walk in ([], [0, 2**11, 2**10, 2**10, 1]):
+        y, saved = backend.directional_forward(wide, True, walk)
+        backend.directional_backward(y, wide, saved, walk)
+    volume = empty(2, 9, 10, 11, 24)
+    fused.convolve_backward(
+        fused.convolve(volume, empty(24, 1, 3, 3, 3), empty(24)), volume, empty(24, 1, 3, 3, 3), empty(24)
+    )
     assert {arguments.get("WIDE") for _, _, arguments in launches} == {None, False, True}
-    for name in KERNELS:
+    for name in (*KERNELS, "depthwise_silu", "depthwise_backward", "depthwise_weights"):
         for compiled, _, _ in builds(launches, name):
             assert name == "scan_backward" or no_spills(compiled), name
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .steps import channel_offsets, load_vectors, narrow, start_of, state_offsets, visited_pixels
+from .steps import channel_offsets, load_vectors, narrow, start_of, state_offsets
+from .walk import cursor_at, direction_of, times_at, visit, visit_back
 
 __all__ = ["scan_backward"]
 
@@ -117,6 +118,7 @@ def scan_backward(
     u_strides: tl.tensor,
     b_strides: tl.tensor,
     c_strides: tl.tensor,
+    walks: tl.tensor,
     length: tl.tensor,
     channels: tl.tensor,
     directions: tl.tensor,
@@ -128,7 +130,9 @@ def scan_backward(
     VECTOR: tl.constexpr,
     UNROLL: tl.constexpr,
     INTERVAL: tl.constexpr,
-    ORDERED: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    ORDER: tl.constexpr,
+    EVEN: tl.constexpr,
     SKIP: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     ENDS: tl.constexpr,
@@ -169,7 +173,8 @@ def scan_backward(
     db_ptr += matrices
     dc_ptr += matrices
     matrix_row = directions * STATES
-    order_ptr = order_ptr + k * length if ORDERED else order_ptr
+    order_ptr = order_ptr + k * length if ORDER == 1 else order_ptr
+    way = direction_of(walks, k, DIRECTIONS) if ORDER >= 2 else None
     state_numel = slice_id * 0 + blocks * (BLOCK_N * BLOCK_E)
     saved_ptr += slice_id * tl.cdiv(length, INTERVAL) * state_numel
     span_id = slice_id * tl.num_programs(1) + tl.program_id(1)
@@ -190,11 +195,12 @@ def scan_backward(
         begin = first + (chunks - 1 - back) * INTERVAL
         groups = tl.cdiv(tl.minimum(begin + INTERVAL, end) - begin, UNROLL)
         state = tl.load(saved_ptr + (begin // INTERVAL) * state_numel + place)
+        cursor = cursor_at(way, begin, ORDER)
         for group in range(0, groups):
             tl.store(scratch_ptr + group * (BLOCK_N * BLOCK_E) + local, state)
             t = begin + group * UNROLL
-            pixels = visited_pixels(order_ptr, t, final, UNROLL, ORDERED, WIDE)
-            times = visited_pixels(None, t, final, UNROLL, False, WIDE)
+            pixels, cursor = visit(way, order_ptr, cursor, t, final, UNROLL, ORDER, EVEN, WIDE)
+            times = times_at(t, final, UNROLL, WIDE)
             deltas = load_vectors(delta_ptr, times, channels, e, live_e, UNROLL)
             inputs = load_vectors(u_ptr, pixels, u_strides[1], e, live_e, UNROLL)
             into = load_vectors(b_ptr, pixels, b_strides[1], n, live_n, UNROLL)
@@ -204,8 +210,8 @@ def scan_backward(
             group = groups - 1 - group_back
             state = tl.load(scratch_ptr + group * (BLOCK_N * BLOCK_E) + local)
             t = begin + group * UNROLL
-            pixels = visited_pixels(order_ptr, t, final, UNROLL, ORDERED, WIDE)
-            times = visited_pixels(None, t, final, UNROLL, False, WIDE)
+            pixels, cursor = visit_back(way, order_ptr, cursor, t, final, UNROLL, ORDER, EVEN, WIDE)
+            times = times_at(t, final, UNROLL, WIDE)
             deltas = load_vectors(delta_ptr, times, channels, e, live_e, UNROLL)
             inputs = load_vectors(u_ptr, pixels, u_strides[1], e, live_e, UNROLL)
             grads = load_vectors(grad_ptr, pixels, grad_strides[1], e, live_e, UNROLL)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .steps import channel_offsets, load_vectors, narrow, start_of, state_offsets, visited_pixels
+from .steps import channel_offsets, load_vectors, narrow, start_of, state_offsets
+from .walk import cursor_at, direction_of, times_at, visit
 
 __all__ = ["scan_forward"]
 
@@ -35,6 +36,7 @@ def scan_forward(
     b_strides: tl.tensor,
     c_strides: tl.tensor,
     y_strides: tl.tensor,
+    walks: tl.tensor,
     length: tl.tensor,
     channels: tl.tensor,
     directions: tl.tensor,
@@ -46,7 +48,9 @@ def scan_forward(
     VECTOR: tl.constexpr,
     UNROLL: tl.constexpr,
     INTERVAL: tl.constexpr,
-    ORDERED: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    ORDER: tl.constexpr,
+    EVEN: tl.constexpr,
     SKIP: tl.constexpr,
     STARTS: tl.constexpr,
     SAVE: tl.constexpr,
@@ -75,7 +79,8 @@ def scan_forward(
     c_ptr = start_of(c_ptr, c_strides, batch, k)
     y_ptr = start_of(y_ptr, y_strides, batch, k)
     delta_ptr += slice_id * length * channels
-    order_ptr = order_ptr + k * length if ORDERED else order_ptr
+    order_ptr = order_ptr + k * length if ORDER == 1 else order_ptr
+    way = direction_of(walks, k, DIRECTIONS) if ORDER >= 2 else None
     state_numel = slice_id * 0 + blocks * (BLOCK_N * BLOCK_E)
     saved_ptr = saved_ptr + slice_id * tl.cdiv(length, INTERVAL) * state_numel if SAVE else saved_ptr
     place = state_offsets(block, BLOCK_N, BLOCK_E, VECTOR)
@@ -88,8 +93,9 @@ def scan_forward(
     if STARTS:
         span_id = slice_id * tl.num_programs(1) + tl.program_id(1)
         state += tl.load(start_ptr + span_id * state_numel + place)
-    next_pixels = visited_pixels(order_ptr, first, final, UNROLL, ORDERED, WIDE)
-    next_steps = visited_pixels(None, first, final, UNROLL, False, WIDE)
+    cursor = cursor_at(way, first, ORDER)
+    next_pixels, cursor = visit(way, order_ptr, cursor, first, final, UNROLL, ORDER, EVEN, WIDE)
+    next_steps = times_at(first, final, UNROLL, WIDE)
     next_delta = load_vectors(delta_ptr, next_steps, channels, e, live_e, UNROLL)
     next_u = load_vectors(u_ptr, next_pixels, u_strides[1], e, live_e, UNROLL)
     for group in range(first, end, UNROLL):
@@ -98,8 +104,8 @@ def scan_forward(
             if group % INTERVAL == 0:
                 tl.store(saved_ptr + (group // INTERVAL) * state_numel + place, state)
         pixels, deltas, inputs = next_pixels, next_delta, next_u
-        next_pixels = visited_pixels(order_ptr, group + UNROLL, final, UNROLL, ORDERED, WIDE)
-        next_steps = visited_pixels(None, group + UNROLL, final, UNROLL, False, WIDE)
+        next_pixels, cursor = visit(way, order_ptr, cursor, group + UNROLL, final, UNROLL, ORDER, EVEN, WIDE)
+        next_steps = times_at(group + UNROLL, final, UNROLL, WIDE)
         next_delta = load_vectors(delta_ptr, next_steps, channels, e, live_e, UNROLL)
         next_u = load_vectors(u_ptr, next_pixels, u_strides[1], e, live_e, UNROLL)
         into = load_vectors(b_ptr, pixels, b_strides[1], n, live_n, UNROLL)

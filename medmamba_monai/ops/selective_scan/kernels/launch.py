@@ -14,7 +14,7 @@ from .backward import scan_backward
 from .delta import expand_steps
 from .forward import scan_forward
 from .merge import merge_directions
-from .plan import BACKWARD_UNROLL, FORWARD_UNROLL, INTERVAL, Plan, make_plan, power_of_two
+from .plan import BACKWARD_UNROLL, FORWARD_UNROLL, INTERVAL, Plan, Walks, make_plan, power_of_two
 from .spans import span_ends, span_starts
 
 __all__ = ["MAP_OPTIONS", "Gradients", "Problem", "backward", "expand", "forward", "merge", "on"]
@@ -35,7 +35,8 @@ class Problem(NamedTuple):
     B: Tensor  # (batch, L, K, N)
     C: Tensor  # (batch, L, K, N)
     D: Tensor | None  # (K, E) contiguous
-    order: Tensor | None  # (K, L) contiguous
+    order: Tensor | None  # (K, L) contiguous; None where ``walks`` says it, or every pixel is its own step
+    walks: Walks | None
     initial: Tensor | None  # (batch, K, state), see plan.to_blocks
     softplus: bool  # whether delta came out of a softplus
 
@@ -80,6 +81,18 @@ def _wide(problem: Problem, *others: Tensor) -> bool:
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape, dtype=torch.float32)
+
+
+def _stepping(problem: Problem, unroll: int) -> dict[str, Any]:
+    """Arguments of the kernels that go from step to step, ``unroll`` at a time."""
+    order, walks = problem.order, problem.walks
+    return {
+        "walks": None if walks is None else walks.numbers,
+        "UNROLL": unroll,
+        "DIRECTIONS": 0 if walks is None else problem.delta.shape[1],
+        "ORDER": walks.axes if walks is not None else 0 if order is None else 1,
+        "EVEN": walks is not None and walks.even(unroll),
+    }
 
 
 def _common(problem: Problem, plan: Plan, vector: int) -> dict[str, Any]:
@@ -144,8 +157,7 @@ def _spans(problem: Problem, plan: Plan, x: Tensor, matrix: Tensor, boundary: Te
     common = _common(problem, plan, _FORWARD_VECTOR)
     span_ends[(slices, plan.spans)](
         x, problem.delta, problem.A, matrix, problem.order, ends, elapsed, _row_strides(x), _row_strides(matrix),
-        length=length, span=plan.span, UNROLL=FORWARD_UNROLL, ORDERED=problem.order is not None, REVERSE=reverse,
-        WIDE=wide, **common,
+        length=length, span=plan.span, REVERSE=reverse, WIDE=wide, **_stepping(problem, FORWARD_UNROLL), **common,
     )  # fmt: skip
     span_starts[(slices,)](
         ends, elapsed, problem.A, boundary, starts, spans=plan.spans, INITIAL=boundary is not None, REVERSE=reverse,
@@ -169,10 +181,9 @@ def forward(problem: Problem, y: Tensor, save: bool, last: bool) -> tuple[Tensor
             problem.u, problem.delta, problem.A, problem.B, problem.C, problem.D, problem.order, starts, y,
             saved if save else None, final,
             _row_strides(problem.u), _row_strides(problem.B), _row_strides(problem.C), _row_strides(y),
-            length=length, span=plan.span, UNROLL=FORWARD_UNROLL, INTERVAL=INTERVAL,
-            ORDERED=problem.order is not None, SKIP=problem.D is not None, STARTS=starts is not None, SAVE=save,
-            LAST=last, RAGGED=length % FORWARD_UNROLL != 0, WIDE=wide,
-            **_common(problem, plan, _FORWARD_VECTOR),
+            length=length, span=plan.span, INTERVAL=INTERVAL, SKIP=problem.D is not None, STARTS=starts is not None,
+            SAVE=save, LAST=last, RAGGED=length % FORWARD_UNROLL != 0, WIDE=wide,
+            **_stepping(problem, FORWARD_UNROLL), **_common(problem, plan, _FORWARD_VECTOR),
         )  # fmt: skip
     return saved, final
 
@@ -207,10 +218,9 @@ def backward(problem: Problem, grad: Tensor, grad_last: Tensor | None, saved: Te
             grad, problem.u, problem.delta, problem.A, problem.B, problem.C, problem.D, problem.order, saved, ends,
             scratch, d_u, d_delta, d_A, d_B, d_C, d_D, d_bias, d_starts,
             _row_strides(grad), _row_strides(problem.u), _row_strides(problem.B), _row_strides(problem.C),
-            length=length, span=plan.span, UNROLL=BACKWARD_UNROLL, INTERVAL=INTERVAL,
-            ORDERED=problem.order is not None, SKIP=problem.D is not None, SOFTPLUS=problem.softplus,
+            length=length, span=plan.span, INTERVAL=INTERVAL, SKIP=problem.D is not None, SOFTPLUS=problem.softplus,
             ENDS=ends is not None, STARTS=d_starts is not None, WIDE=wide,
-            **_common(problem, plan, _BACKWARD_VECTOR),
+            **_stepping(problem, BACKWARD_UNROLL), **_common(problem, plan, _BACKWARD_VECTOR),
         )  # fmt: skip
     return Gradients(
         d_u,

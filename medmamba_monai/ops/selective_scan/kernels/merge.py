@@ -23,8 +23,9 @@ def merge_directions(
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     offset = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = offset < numel
+    each = batch * 0 + numel  # in 64 bits
     rows = parts_ptr + batch * DIRECTIONS * numel + offset
     total = tl.zeros([BLOCK], tl.float32)
     for k in tl.static_range(DIRECTIONS):
-        total += tl.load(rows + k * numel, mask=live, other=0.0).to(tl.float32)
+        total += tl.load(rows + k * each, mask=live, other=0.0).to(tl.float32)
     tl.store(total_ptr + batch * numel + offset, narrow(total, total_ptr), mask=live)

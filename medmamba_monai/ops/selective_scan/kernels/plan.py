@@ -6,6 +6,7 @@ registers of the compiled kernels (tests/ops/selective_scan/test_triton_compiled
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -16,8 +17,10 @@ __all__ = [
     "FORWARD_UNROLL",
     "INTERVAL",
     "Plan",
+    "Walks",
     "from_blocks",
     "make_plan",
+    "make_walks",
     "power_of_two",
     "to_blocks",
 ]
@@ -45,6 +48,36 @@ class Plan(NamedTuple):
     def state_numel(self) -> int:
         """Numbers of a direction's state, padded."""
         return self.blocks * self.block_n * self.block_e
+
+
+class Walks(NamedTuple):
+    """Directions that walk along the axes, as the kernels take them; see kernels/walk.py."""
+
+    numbers: tuple[int, ...]  # six a direction
+    axes: int  # two or three
+
+    def even(self, count: int) -> bool:
+        """Whether ``count`` divides every line: groups of so many steps never turn a corner."""
+        return all(size % count == 0 for size in self.numbers[1::6])
+
+
+def make_walks(strides: Sequence[int], directions: int) -> Walks:
+    """Six numbers a direction out of start, sizes and steps of two or three axes.
+
+    Example:
+        >>> make_walks([0, 2, 3, 3, 1, 5, 2, 3, -3, -1], directions=2)  # the rows of a map of 2 x 3, forth and back
+        Walks(numbers=(0, 3, 1, 0, 2, 0, 5, 3, -1, 0, 2, 0), axes=2)
+    """
+    each = len(strides) // directions
+    axes = (each - 1) // 2
+    numbers: list[int] = []
+    for k in range(directions):
+        start, *rest = strides[k * each : (k + 1) * each]
+        sizes, steps = rest[:axes], rest[axes:]
+        size, step, rows = sizes[-1], steps[-1], sizes[-2]
+        leap = steps[-3] - rows * steps[-2] if axes == 3 else 0
+        numbers += (start, size, step, steps[-2] - size * step, rows, leap)
+    return Walks(tuple(numbers), axes)
 
 
 def power_of_two(number: int) -> int:

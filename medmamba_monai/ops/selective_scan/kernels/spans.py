@@ -11,7 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .steps import channel_offsets, load_vectors, start_of, state_offsets, visited_pixels
+from .steps import channel_offsets, load_vectors, start_of, state_offsets
+from .walk import cursor_at, direction_of, times_at, visit, visit_back
 
 __all__ = ["span_ends", "span_starts"]
 
@@ -27,6 +28,7 @@ def span_ends(
     elapsed_ptr: tl.tensor,
     x_strides: tl.tensor,
     matrix_strides: tl.tensor,
+    walks: tl.tensor,
     length: tl.tensor,
     channels: tl.tensor,
     directions: tl.tensor,
@@ -37,7 +39,9 @@ def span_ends(
     BLOCK_E: tl.constexpr,
     VECTOR: tl.constexpr,
     UNROLL: tl.constexpr,
-    ORDERED: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    ORDER: tl.constexpr,
+    EVEN: tl.constexpr,
     REVERSE: tl.constexpr,
     WIDE: tl.constexpr,
 ) -> None:
@@ -59,16 +63,21 @@ def span_ends(
     x_ptr = start_of(x_ptr, x_strides, batch, k)
     matrix_ptr = start_of(matrix_ptr, matrix_strides, batch, k)
     delta_ptr += slice_id * length * channels
-    order_ptr = order_ptr + k * length if ORDERED else order_ptr
+    order_ptr = order_ptr + k * length if ORDER == 1 else order_ptr
+    way = direction_of(walks, k, DIRECTIONS) if ORDER >= 2 else None
     tile = k * STATES * channels + channel_offsets(e, n, channels, VECTOR)
     A = tl.load(a_ptr + tile, mask=live_n[:, None] & live_e[None, :], other=0.0)
     state = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
     elapsed = tl.zeros([BLOCK_E], tl.float32)
     groups = tl.cdiv(end - first, UNROLL)
+    cursor = cursor_at(way, first + groups * UNROLL if REVERSE else first, ORDER)
     for index in range(0, groups):
         t = first + (groups - 1 - index if REVERSE else index) * UNROLL
-        pixels = visited_pixels(order_ptr, t, length - 1, UNROLL, ORDERED, WIDE)
-        times = visited_pixels(None, t, length - 1, UNROLL, False, WIDE)
+        if REVERSE:
+            pixels, cursor = visit_back(way, order_ptr, cursor, t, length - 1, UNROLL, ORDER, EVEN, WIDE)
+        else:
+            pixels, cursor = visit(way, order_ptr, cursor, t, length - 1, UNROLL, ORDER, EVEN, WIDE)
+        times = times_at(t, length - 1, UNROLL, WIDE)
         deltas = load_vectors(delta_ptr, times, channels, e, live_e, UNROLL)
         inputs = load_vectors(x_ptr, pixels, x_strides[1], e, live_e, UNROLL)
         matrix = load_vectors(matrix_ptr, pixels, matrix_strides[1], n, live_n, UNROLL)

@@ -1,4 +1,4 @@
-"""What the scan kernels share: which pixel a step visits, how states lie in memory, loading a group of steps.
+"""What the scan kernels share: how states lie in memory, loading a group of steps, numbers to and from float32.
 
 Tensors are given as a pointer and strides over (batch, pixel, direction); channels and states are contiguous.
 Imports triton only.
@@ -11,7 +11,7 @@ import os
 import triton
 import triton.language as tl
 
-__all__ = ["channel_offsets", "load_vectors", "narrow", "sigmoid", "start_of", "state_offsets", "visited_pixels"]
+__all__ = ["channel_offsets", "load_vectors", "narrow", "sigmoid", "start_of", "state_offsets"]
 
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
 
@@ -39,28 +39,6 @@ def sigmoid(x: tl.tensor) -> tl.tensor:
 def start_of(pointer: tl.tensor, strides: tl.tensor, batch: tl.tensor, direction: tl.tensor) -> tl.tensor:
     """Where a direction of an image starts; ``batch`` and ``direction`` are 64-bit, and so is the offset."""
     return pointer + batch * strides[0] + direction * strides[2]
-
-
-@triton.jit
-def visited_pixels(
-    order_ptr: tl.tensor,
-    first: tl.tensor,
-    final: tl.tensor,
-    COUNT: tl.constexpr,
-    ORDERED: tl.constexpr,
-    WIDE: tl.constexpr,
-) -> tl.tensor:
-    """The pixels steps ``first``, ``first + 1``, .. visit, the step ``final`` again beyond the end.
-
-    WIDE: as 64-bit integers, for images in which offsets need them.
-    """
-    pixels: tl.tensor = ()
-    for j in tl.static_range(COUNT):
-        pixel = tl.minimum(first + j, final)
-        if ORDERED:
-            pixel = tl.load(order_ptr + pixel)
-        pixels = pixels + (pixel.to(tl.int64) if WIDE else pixel.to(tl.int32),)
-    return pixels
 
 
 @triton.jit
