@@ -32,7 +32,7 @@ def simd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every buffer the kernel is given starts as NaN: an element it forgets to write shows."""
-    monkeypatch.setattr(cpu, "_empty", lambda shape: torch.full(tuple(shape), torch.nan))
+    monkeypatch.setattr(cpu, "empty", lambda shape: torch.full(tuple(shape), torch.nan))
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int,
     inputs = problems.directional((9, 13), batch=batch, channels=channels, states=16, rank=4, dtype=torch.float32)
     torch.set_num_threads(1)
     alone = run(inputs)
-    library = cpu._library()
+    library = cpu.library()
     library.medmamba_scan_use_team(None if own else cpu._team_entry())
     try:
         for count in (2, 3, 16):
@@ -274,7 +274,7 @@ def test_a_missing_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cpu, "_open", lambda: "its C library is not built; reinstall")
     assert "reinstall" in str(cpu.unavailable(torch.device("cpu")))
     with pytest.raises(BackendError, match="reinstall"):
-        cpu._library()
+        cpu.library()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
