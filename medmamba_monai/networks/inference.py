@@ -1,14 +1,17 @@
-"""An equal network that runs faster: batch norms folded, blocks packed for CPUs. Imports medmamba, ops and torch.
+"""An equal network that runs faster: batch norms folded, parts packed for CPUs. Imports medmamba, layers and ops.
 
-Where the C library can, a two-dimensional block in float32 becomes one call of it; see ``ops/selective_scan/packed_block``.
-Everything else, training apart, goes on working through the folded block. Each conv branch is BN, conv, BN, ReLU, conv, BN, ReLU, conv, ReLU. The second and third norm follow a convolution and
+Each conv branch is BN, conv, BN, ReLU, conv, BN, ReLU, conv, ReLU. The second and third norm follow a convolution and
 are folded into it. The first comes before one that pads with zeros, so its shift cannot move behind the padding; it
 becomes one multiply-add, which also gathers the branch's half of the channels into memory of its own.
+
+In two dimensions, patch embedding, patch merging and whole blocks then become single calls of the C library. What the
+library does not serve (GPUs, other types, gradients, tracing) goes on through the folded modules.
 """
 
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -17,11 +20,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError
-from ..ops.orders import index_table
+from ..ops.selective_scan.packed import Packed
 from ..ops.selective_scan.packed_block import BlockWeights, PackedBlock
+from ..ops.selective_scan.packed_patches import PackedEmbedding, PackedMerging
+from .layers import PatchEmbedding, PatchMerging
 from .medmamba import MedMamba, SSConvSSMBlock
 
-__all__ = ["FastBlock", "FoldedConvBranch", "optimize_for_inference"]
+__all__ = ["FoldedConvBranch", "PackedModule", "optimize_for_inference"]
 
 
 class FoldedConvBranch(nn.Module):
@@ -52,26 +57,24 @@ class FoldedConvBranch(nn.Module):
         return F.relu_(self.conv3(x))
 
 
-class FastBlock(nn.Module):
-    """A block for evaluation: one call of the C library where that is possible, else the folded block.
-
-    The call serves plain tensors in float32 on the CPU, without gradients, autocast or tracing.
+class PackedModule(nn.Module):
+    """A module and its packed twin, which serves plain float32 tensors on the CPU, without gradients or tracing.
 
     Args:
-        block: with its conv branch folded.
-        packed: the same, packed.
+        module: for all other tensors.
+        packed: computes the same.
     """
 
-    def __init__(self, block: SSConvSSMBlock, packed: PackedBlock) -> None:
+    def __init__(self, module: nn.Module, packed: Packed) -> None:
         super().__init__()
-        self.block = block
+        self.module = module
         self.packed = packed
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, dim) to the same shape."""
+        """Do what the module does."""
         if not torch.jit.is_scripting() and self._serves(x):
             return self._call(x)
-        return self.block(x)
+        return self.module(x)
 
     @torch.jit.unused
     def _serves(self, x: Tensor) -> bool:
@@ -87,21 +90,22 @@ class FastBlock(nn.Module):
 
     @torch.jit.unused
     def _call(self, x: Tensor) -> Tensor:
-        return self.packed(x, index_table(self.block.mixer.scan, tuple(x.shape[1:-1])))
+        return self.packed(x)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         errors: list[str] = arguments[-1]
-        errors.append("blocks are packed for inference: load into the original network and optimize that again")
+        errors.append("parts are packed for inference: load into the original network and optimize that again")
 
 
 def optimize_for_inference(network: MedMamba) -> MedMamba:
-    """Return an equal network for evaluation only, with batch norms folded; the given one is left as it is.
+    """Return an equal network for evaluation only, folded and packed; the given one is left as it is.
 
     Args:
         network: trained, in evaluation mode.
 
     Returns:
         A network whose outputs differ by rounding alone. It cannot be trained or loaded into, but scripts and exports.
+        It keeps its weights twice: as modules and packed.
 
     Raises:
         ConfigError: when the network is in training mode, where batch norms use the batch's statistics.
@@ -112,11 +116,34 @@ def optimize_for_inference(network: MedMamba) -> MedMamba:
     for module in list(result.modules()):
         if isinstance(module, SSConvSSMBlock) and isinstance(module.conv_branch, nn.Sequential):
             module.conv_branch = FoldedConvBranch(module.conv_branch)  # type: ignore[assignment]
-    return result.eval().requires_grad_(False)
+    result = result.eval().requires_grad_(False)
+    if result.spatial_dims == 2:
+        for parent in list(result.modules()):
+            for name, child in list(parent.named_children()):
+                if not isinstance(parent, PackedModule):
+                    setattr(parent, name, _packed(child))
+    return result
 
 
-def _weights(block: SSConvSSMBlock, branch: FoldedConvBranch) -> BlockWeights:
-    mixer, conv = block.mixer, block.mixer.conv
+def _packed(module: nn.Module) -> nn.Module:
+    """The module with its packed twin, or the module alone where there is none."""
+    if isinstance(module, PatchEmbedding):
+        conv, norm = module.proj, module.norm
+        if PackedEmbedding.unavailable(conv.weight[0].numel(), len(conv.weight)) is None:
+            packed: Packed = PackedEmbedding(conv.weight, conv.bias, norm.weight, norm.bias, norm.eps, module.pad)
+            return PackedModule(module, packed)
+    elif isinstance(module, PatchMerging):
+        norm, weight = module.norm, module.reduction.weight
+        if PackedMerging.unavailable(weight.shape[1], len(weight)) is None:
+            return PackedModule(module, PackedMerging(weight, norm.weight, norm.bias, norm.eps, module.pad))
+    elif isinstance(module, SSConvSSMBlock):
+        if PackedBlock.unavailable(module.norm.weight.numel()) is None:
+            return PackedModule(module, PackedBlock(_weights(module), module.mixer.scan))
+    return module
+
+
+def _weights(block: SSConvSSMBlock) -> BlockWeights:
+    mixer, conv, branch = block.mixer, block.mixer.conv, block.conv_branch
     return BlockWeights(
         scale=branch.scale.flatten(),
         shift=branch.shift.flatten(),

@@ -1,4 +1,4 @@
-"""A whole SS-Conv-SSM block for inference as one call of the C library of ``cpu.py``. Imports cpu.py and errors.
+"""A whole SS-Conv-SSM block for inference as one call of the C library. Imports packed.py, cpu.py, orders and errors.
 
 Weights are rearranged once: norms without a nonlinearity behind them are folded into their neighbours, 3 x 3
 convolutions are transformed for Winograd's algorithm (Lavin and Gray, arXiv 1509.09308), all products are cut into the
@@ -8,21 +8,19 @@ panels the kernels read. See csrc/network.h.
 from __future__ import annotations
 
 import ctypes
-import threading
 from ctypes import c_double, c_int64, c_void_p
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import BackendError
+from ..orders import index_table
 from . import cpu
+from .packed import PANEL, WORKSPACE, Packed, Product, panels
 
-__all__ = ["PANEL", "BlockWeights", "PackedBlock", "transform_convolution"]
+__all__ = ["BlockWeights", "PackedBlock", "transform_convolution"]
 
-PANEL = 16  # outputs side by side, as in csrc/network.h
-_WORKSPACE = 1 << 23  # numbers kept for the next call, 32 MB; larger batches go through in parts
 _WIDE = 128  # from more channels on, convolutions use small tiles: weights, not arithmetic, set the time there
 
 
@@ -78,12 +76,6 @@ class BlockWeights(NamedTuple):
     epsilons: tuple[float, float]
 
 
-class _Product(ctypes.Structure):
-    """``packed_product``."""
-
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("inputs", c_int64), ("outputs", c_int64))
-
-
 class _Convolution(ctypes.Structure):
     """``packed_convolution``."""
 
@@ -100,13 +92,13 @@ class _Block(ctypes.Structure):
         *((name, c_int64) for name in ("half", "rank", "states", "directions")),
         ("conv1", _Convolution),
         ("conv2", _Convolution),
-        ("conv3", _Product),
-        ("in_proj", _Product),
+        ("conv3", Product),
+        ("in_proj", Product),
         ("depthwise", c_void_p),
         ("depthwise_bias", c_void_p),
-        ("x_proj", _Product),
+        ("x_proj", Product),
         *((name, c_void_p) for name in ("a", "skip", "dt_weight", "dt_bias", "gain", "offset")),
-        ("out_proj", _Product),
+        ("out_proj", Product),
         ("norm_epsilon", c_double),
         ("out_norm_epsilon", c_double),
     )
@@ -119,36 +111,6 @@ class _Map(ctypes.Structure):
         *((name, c_void_p) for name in ("x", "y", "order")),
         *((name, c_int64) for name in ("batch", "height", "width")),
     )
-
-
-@lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL:
-    library = cpu.library()
-    library.medmamba_block_workspace.restype = c_int64
-    library.medmamba_block_workspace.argtypes = (c_void_p, c_void_p, c_int64)
-    library.medmamba_block_forward.restype = c_int64
-    library.medmamba_block_forward.argtypes = (ctypes.c_char_p, c_void_p, c_void_p, c_void_p, c_int64)
-    return library
-
-
-_kept = threading.local()
-
-
-def _workspace(size: int) -> Tensor:
-    """Memory for a call, kept by each thread for the next: asking the system for it anew costs a tenth of the time."""
-    memory: Tensor | None = getattr(_kept, "memory", None)
-    if memory is None or memory.numel() < size:
-        memory = cpu.empty((size,))
-        if size <= _WORKSPACE:
-            _kept.memory = memory
-    return memory
-
-
-def _panels(weight: Tensor) -> Tensor:
-    """(..., outputs, inputs) as (..., panels, inputs, PANEL), with zeros behind the last output."""
-    missing = -weight.shape[-2] % PANEL
-    padded = torch.nn.functional.pad(weight, (0, 0, 0, missing))
-    return padded.unflatten(-2, (-1, PANEL)).transpose(-1, -2).float().contiguous()
 
 
 def transform_convolution(weight: Tensor, tile: int) -> Tensor:
@@ -172,27 +134,27 @@ def transform_convolution(weight: Tensor, tile: int) -> Tensor:
     return torch.einsum("pi,qj,ocij->pqoc", G, G, weight.double()).flatten(0, 1)
 
 
-class PackedBlock:
-    """A block with its weights as the C library reads them. Calling it does not change it; copies share the weights.
+class PackedBlock(Packed):
+    """A block; larger batches go through in parts, so that the workspace stays small.
 
     Args:
         weights: of the block, on any device and in any dtype; they are copied.
+        scan: its pixel orders, one of :data:`medmamba_monai.ops.SCANS`.
 
     Raises:
         BackendError: where :meth:`unavailable` says so.
     """
 
-    def __init__(self, weights: BlockWeights) -> None:
+    def __init__(self, weights: BlockWeights, scan: str) -> None:
         half = weights.conv1.shape[0]
         reason = self.unavailable(half)
         if reason is not None:
             raise BackendError(f"a block cannot be packed: {reason}")
-        directions, _, rank = weights.dt_weight.shape
-        self.half, self.rank, self.states, self.directions = half, rank, weights.A.shape[2], directions
-        self.epsilons = weights.epsilons
+        self.scan, self.half, self.epsilons = scan, half, weights.epsilons
+        self.directions, _, self.rank = weights.dt_weight.shape
+        self.states = weights.A.shape[2]
         self.tile = 4 if half <= _WIDE else 2
-        self.tensors = _pack(weights, self.tile)
-        self._struct: _Block | None = None
+        super().__init__("block", _pack(weights, self.tile))
 
     @staticmethod
     def unavailable(half: int) -> str | None:
@@ -201,76 +163,50 @@ class PackedBlock:
             return f"half of its channels is {half}, no multiple of {PANEL}"
         return cpu.unavailable(torch.device("cpu"))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the structure of pointers, which copies make anew."""
-        return {**self.__dict__, "_struct": None}
-
-    def __call__(self, x: Tensor, order: Tensor) -> Tensor:
-        """Apply the block to maps.
-
-        Args:
-            x: (B, H, W, 2 C) float32 on the CPU.
-            order: (K, H * W) int64, see :func:`medmamba_monai.ops.orders.index_table`.
-
-        Returns:
-            The same shape.
-
-        Raises:
-            BackendError: when the library fails.
-        """
-        library, threads, variant = _library(), torch.get_num_threads(), cpu.variant().encode()
-        if self._struct is None:
-            self._struct = self._describe()
-        block, (batch, height, width, _) = ctypes.addressof(self._struct), x.shape
-        x, order = x.contiguous(), order.contiguous()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, 2 C) to the same shape."""
+        batch, height, width, _ = x.shape
+        x, order = x.contiguous(), index_table(self.scan, (height, width))
         y = cpu.empty(x.shape)
-        one = _Map(None, None, None, 1, height, width)
-        together = max(1, _WORKSPACE // int(library.medmamba_block_workspace(block, ctypes.addressof(one), threads)))
+        together = max(1, WORKSPACE // self.workspace_size(_Map(None, None, None, 1, height, width)))
         for first in range(0, batch, together):
             count = min(together, batch - first)
-            part = _Map(x[first].data_ptr(), y[first].data_ptr(), order.data_ptr(), count, height, width)
-            where = ctypes.addressof(part)
-            memory = _workspace(library.medmamba_block_workspace(block, where, threads))
-            code = library.medmamba_block_forward(variant, block, where, memory.data_ptr(), threads)
-            cpu.check(code, "medmamba_block_forward")
+            self.run(_Map(x[first].data_ptr(), y[first].data_ptr(), order.data_ptr(), count, height, width))
         return y
 
-    def _describe(self) -> _Block:
-        pointer = {name: tensor.data_ptr() for name, tensor in self.tensors.items()}
-
-        def product(name: str, inputs: int, outputs: int) -> _Product:
-            return _Product(pointer[name], pointer[f"{name}_bias"], inputs, outputs)
+    def describe(self) -> _Block:
+        """``packed_block``."""
+        half, parameters = self.half, self.directions * (self.rank + 2 * self.states)
 
         def convolution(name: str, scale: int | None, shift: int | None) -> _Convolution:
-            return _Convolution(pointer[name], pointer[f"{name}_bias"], scale, shift, self.half, self.tile)
+            return _Convolution(self.pointer(name), self.pointer(f"{name}_bias"), scale, shift, half, self.tile)
 
-        half, parameters = self.half, self.directions * (self.rank + 2 * self.states)
         return _Block(
             half, self.rank, self.states, self.directions,
-            convolution("conv1", pointer["scale"], pointer["shift"]), convolution("conv2", None, None),
-            product("conv3", half, half), product("in_proj", half, 4 * half),
-            pointer["depthwise"], pointer["depthwise_bias"], product("x_proj", 2 * half, parameters),
-            *(pointer[name] for name in ("A", "D", "dt_weight", "dt_bias", "out_norm", "out_norm_bias")),
-            product("out_proj", 2 * half, half), *self.epsilons,
+            convolution("conv1", self.pointer("scale"), self.pointer("shift")), convolution("conv2", None, None),
+            self.product("conv3", half, half), self.product("in_proj", half, 4 * half),
+            self.pointer("depthwise"), self.pointer("depthwise_bias"), self.product("x_proj", 2 * half, parameters),
+            *(self.pointer(name) for name in ("A", "D", "dt_weight", "dt_bias", "out_norm", "out_norm_bias")),
+            self.product("out_proj", 2 * half, half), *self.epsilons,
         )  # fmt: skip
 
 
 def _pack(weights: BlockWeights, tile: int) -> dict[str, Tensor]:
-    """Rearrange all weights; float64 until the last step."""
+    """Rearrange all weights, in float64."""
     w = weights._replace(
         **{name: t.detach().cpu().double() for name, t in weights._asdict().items() if isinstance(t, Tensor)}
     )
     x_proj = w.x_proj.flatten(0, 1)
     packed = {
-        "conv1": _panels(transform_convolution(w.conv1, tile)),
-        "conv2": _panels(transform_convolution(w.conv2, tile)),
-        "conv3": _panels(w.conv3),
-        "in_proj": _panels(w.in_proj * w.norm),
+        "conv1": panels(transform_convolution(w.conv1, tile)),
+        "conv2": panels(transform_convolution(w.conv2, tile)),
+        "conv3": panels(w.conv3),
+        "in_proj": panels(w.in_proj * w.norm),
         "in_proj_bias": w.in_proj @ w.norm_bias,
         "depthwise": w.depthwise.flatten(1).T,
-        "x_proj": _panels(x_proj),
+        "x_proj": panels(x_proj),
         "x_proj_bias": x_proj.new_zeros(len(x_proj) + -len(x_proj) % PANEL),
-        "out_proj": _panels(w.out_proj),
+        "out_proj": panels(w.out_proj),
         "out_proj_bias": w.out_proj.new_zeros(len(w.out_proj)),
     }
     for name in (
@@ -278,4 +214,4 @@ def _pack(weights: BlockWeights, tile: int) -> dict[str, Tensor]:
         "out_norm", "out_norm_bias",
     ):  # fmt: skip
         packed[name] = getattr(w, name)
-    return {name: tensor.float().contiguous() for name, tensor in packed.items()}
+    return packed

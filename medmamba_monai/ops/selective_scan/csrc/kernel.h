@@ -8,7 +8,9 @@
 #define SCAN_KERNEL_OF(name) scan_kernel_##name
 #define SCAN_KERNEL(name) SCAN_KERNEL_OF(name)
 
-static const network_kernel network = {product, tiles_in, multiply, tiles_out, depthwise, multiply_add};
+static const network_kernel network = {
+    prepare, product, tiles_in, multiply, tiles_out, normalise, depthwise, multiply_add,
+};
 
 const scan_kernel SCAN_KERNEL(SCAN_NAME) = {
     SCAN_STRING(SCAN_NAME), SCAN_WIDTH, forward_scratch, forward, backward_scratch, backward,

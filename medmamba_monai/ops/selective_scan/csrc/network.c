@@ -61,17 +61,36 @@ static void product_task(void *context, int64_t index, int worker) {
                            phase->scratch + worker * phase->scratch_size);
 }
 
-static int64_t product_scratch(const packed_product *packed) { return divide_up(MOST_ROWS * packed->inputs, 16) * 16; }
+static void prepare_task(void *context, int64_t first, int64_t end, int worker) {
+    const product_phase *phase = context;
+    (void)worker;
+    phase->kernel->prepare(&phase->job, first, end, phase->scratch + first * phase->job.packed->inputs);
+}
 
-/* Rows are shared out first; where they are few, panels are too, so that weights are read by one thread alone. */
+/* Floats in which rows of a product are made: all rows where they are few, else those of each thread's task. */
+static int64_t product_scratch(const packed_product *packed, int64_t count, int64_t threads) {
+    int64_t most = TASKS_A_THREAD * threads * MOST_ROWS;
+    return divide_up((count < most ? count : most) * packed->inputs, 16) * 16;
+}
+
+/* Rows are shared out first. Where they are few, panels are too, so that each thread reads weights of its own; the
+ * rows are made beforehand then, once for all panels. */
 static void run_product(const network_kernel *kernel, const product_job *job, float *scratch, int64_t threads) {
     int64_t blocks = divide_up(job->count, MOST_ROWS), panels = divide_up(job->packed->outputs, PANEL);
-    product_phase phase = {kernel, *job, .scratch = scratch, .scratch_size = product_scratch(job->packed)};
+    product_phase phase = {.kernel = kernel, .job = *job, .panels = panels, .scratch = scratch};
     phase.rows = divide_up(divide_up(job->count, blocks), 12) * 12;
     blocks = divide_up(job->count, phase.rows);
-    phase.panels = blocks >= TASKS_A_THREAD * threads || threads == 1
-                       ? panels
-                       : divide_up(panels, divide_up(TASKS_A_THREAD * threads, blocks));
+    phase.scratch_size = phase.rows * job->packed->inputs;
+    if (threads > 1 && blocks < TASKS_A_THREAD * threads) {
+        phase.panels = divide_up(panels, divide_up(TASKS_A_THREAD * threads, blocks));
+        if (job->source != AS_THEY_ARE) {
+            parallel_pieces((piecewise){prepare_task, &phase, job->count, piece_size(job->count, MOST_ROWS, threads)},
+                            threads);
+            phase.job.source = AS_THEY_ARE;
+            phase.job.from = scratch;
+            phase.job.from_stride = job->packed->inputs;
+        }
+    }
     phase.chunks = divide_up(panels, phase.panels);
     parallel_loop(product_task, &phase, blocks * phase.chunks, workers_for(blocks * phase.chunks, threads), threads);
 }
@@ -113,9 +132,10 @@ static int64_t transformed_size(const packed_convolution *packed, const block_ma
 static void run_convolution(const network_kernel *kernel, const packed_convolution *packed, const float *from,
                             int64_t from_stride, float *to, const block_map *map, float *transformed,
                             int64_t threads) {
-    convolution_phase phase = {kernel, {packed, from, from_stride, to, map->height, map->width}};
+    convolution_phase phase = {kernel, {.packed = packed, .from = from, .from_stride = from_stride, .to = to}};
     convolution_job *job = &phase.job;
     int64_t panels = packed->channels / PANEL;
+    job->height = map->height, job->width = map->width;
     job->rows = divide_up(map->height, packed->tile);
     job->columns = divide_up(map->width, packed->tile);
     job->tiles = tile_count(packed, map);
@@ -151,10 +171,9 @@ typedef struct {
 static int64_t carve_block(block_memory *memory, float *base, const packed_block *block, const block_map *map,
                            int64_t threads) {
     int64_t pixels = map->batch * map->height * map->width, half = block->half;
-    int64_t workers = threads < MOST_THREADS ? threads : MOST_THREADS;
     float *cursor = base, *first, *end;
     memory->left = cut(&cursor, pixels * half);
-    memory->scratch = cut(&cursor, workers * product_scratch(&block->out_proj));
+    memory->scratch = cut(&cursor, product_scratch(&block->out_proj, pixels, threads));
     first = cursor;
     memory->between = cut(&cursor, pixels * half);
     memory->transformed = cut(&cursor, 2 * transformed_size(&block->conv1, map));
@@ -243,6 +262,43 @@ API int64_t medmamba_block_forward(const char *variant, const packed_block *bloc
     carve_block(&memory, workspace, block, map, threads);
     run_convolutions(kernel->network, block, map, &memory, threads);
     return run_mixer(variant, kernel->network, block, map, &memory, threads);
+}
+
+typedef struct {
+    const network_kernel *kernel;
+    const packed_patches *patches;
+    float *rows;
+} norm_phase;
+
+static void norm_task(void *context, int64_t first, int64_t end, int worker) {
+    const norm_phase *phase = context;
+    int64_t width = phase->patches->product.outputs;
+    (void)worker;
+    phase->kernel->normalise(phase->rows + first * width, end - first, width, phase->patches->gain,
+                             phase->patches->offset, (float)phase->patches->epsilon);
+}
+
+/* Floats of workspace a reduction needs. */
+API int64_t medmamba_patches_workspace(const packed_patches *patches, const patch_map *map, int64_t threads) {
+    return product_scratch(&patches->product, map->batch * map->rows * map->columns, threads);
+}
+
+API int64_t medmamba_patches_forward(const char *variant, const packed_patches *patches, const patch_map *map,
+                                     float *workspace, int64_t threads) {
+    const scan_kernel *kernel = find_kernel(variant);
+    int64_t count = map->batch * map->rows * map->columns;
+    product_job job = {.packed = &patches->product, .source = patches->gain ? PATCHES : NORMALISED_PATCHES,
+                       .finish = PLAIN, .patches = patches, .map = map, .epsilon = (float)patches->epsilon,
+                       .to = map->y, .to_stride = patches->product.outputs, .count = count};
+    if (!kernel) {
+        return UNKNOWN_KERNEL;
+    }
+    run_product(kernel->network, &job, workspace, threads);
+    if (patches->gain) {
+        norm_phase phase = {kernel->network, patches, map->y};
+        parallel_pieces((piecewise){norm_task, &phase, count, piece_size(count, MOST_ROWS, threads)}, threads);
+    }
+    return 0;
 }
 
 typedef struct {

@@ -49,8 +49,25 @@ typedef struct {
     int64_t batch, height, width;
 } block_map;
 
+/* A reduction of the map: pixels of `side` x `side` patches become channels of one and are multiplied. */
+typedef struct {
+    packed_product product;
+    const float *gain, *offset; /* of the norm behind the product; NULL: the rows are normalised before it */
+    double epsilon;
+    int64_t channels, side;
+    int64_t channels_first; /* the order of the axes of what comes in; and of a patch: channel, row, column, or column,
+                               row, channel */
+} packed_patches;
+
+/* What it is applied to; `rows` x `columns` patches, and zeros where they reach over the edge. */
+typedef struct {
+    const float *x;
+    float *y; /* (batch, rows, columns, product.outputs) */
+    int64_t batch, height, width, rows, columns;
+} patch_map;
+
 /* How the rows that enter a product come about, and what becomes of those that leave. */
-enum { AS_THEY_ARE, NORMALISED, NORMALISED_AND_GATED };
+enum { AS_THEY_ARE, NORMALISED, NORMALISED_AND_GATED, PATCHES, NORMALISED_PATCHES };
 enum { PLAIN, RECTIFIED, SHUFFLED };
 
 /* A product over `count` rows. */
@@ -62,6 +79,8 @@ typedef struct {
     const float *gate; /* NORMALISED_AND_GATED: times silu of these, after gain and offset */
     int64_t gate_stride;
     const float *gain, *offset;
+    const packed_patches *patches; /* PATCHES, NORMALISED_PATCHES: instead of `from` */
+    const patch_map *map;
     float epsilon;
     float *to;
     int64_t to_stride, count;
@@ -90,12 +109,17 @@ typedef struct {
 
 /* One instruction set's kernels. */
 typedef struct {
-    /* rows r0 .. r1 - 1, panels p0 .. p1 - 1; scratch: (r1 - r0) * inputs floats */
+    /* makes rows r0 .. r1 - 1 that enter a product, `inputs` floats each; not for AS_THEY_ARE */
+    void (*prepare)(const product_job *job, int64_t r0, int64_t r1, float *to);
+    /* rows r0 .. r1 - 1, panels p0 .. p1 - 1; scratch: (r1 - r0) * inputs floats, not for AS_THEY_ARE */
     void (*product)(const product_job *job, int64_t r0, int64_t r1, int64_t p0, int64_t p1, float *scratch);
     /* the three steps of a convolution, over tiles, points, tiles */
     void (*tiles_in)(const convolution_job *job, int64_t first, int64_t end);
     void (*multiply)(const convolution_job *job, int64_t first, int64_t end);
     void (*tiles_out)(const convolution_job *job, int64_t first, int64_t end);
+    /* gain and offset after normalisation, of `count` rows of `width` numbers in place */
+    void (*normalise)(float *rows, int64_t count, int64_t width, const float *gain, const float *offset,
+                      float epsilon);
     /* row `row` of image `image` */
     void (*depthwise)(const depthwise_job *job, int64_t image, int64_t row);
     /* `count` times twelve independent multiply-adds; returns their sum, so that they are computed */

@@ -115,27 +115,33 @@ static void product_tile(const product_job *job, int64_t rows, const float *a, i
     }
 }
 
-/* Prepares rows r0 .. r1 - 1 in `scratch`, or says where they lie; returns the first. */
-static const float *product_rows(const product_job *job, int64_t r0, int64_t r1, float *scratch, int64_t *stride) {
+static void prepare(const product_job *job, int64_t r0, int64_t r1, float *to) {
     int64_t inputs = job->packed->inputs;
-    if (job->source == AS_THEY_ARE) {
-        *stride = job->from_stride;
-        return job->from + r0 * job->from_stride;
-    }
-    *stride = inputs;
-    for (int64_t r = r0; r < r1; r++) {
-        float *row = scratch + (r - r0) * inputs;
-        normalise_row(row, job->from + r * job->from_stride, inputs, job->epsilon);
+    for (int64_t r = r0; r < r1; r++, to += inputs) {
+        const float *from = to;
+        if (job->source == PATCHES || job->source == NORMALISED_PATCHES) {
+            gather_patch(to, job->patches, job->map, r);
+        } else {
+            from = job->from + r * job->from_stride;
+        }
+        if (job->source != PATCHES) {
+            normalise_row(to, from, inputs, job->epsilon);
+        }
         if (job->source == NORMALISED_AND_GATED) {
-            gate_row(row, job->gate + r * job->gate_stride, job->gain, job->offset, inputs);
+            gate_row(to, job->gate + r * job->gate_stride, job->gain, job->offset, inputs);
         }
     }
-    return scratch;
 }
 
 static void product(const product_job *job, int64_t r0, int64_t r1, int64_t p0, int64_t p1, float *scratch) {
-    int64_t stride;
-    const float *rows = product_rows(job, r0, r1, scratch, &stride);
+    const float *rows = scratch;
+    int64_t stride = job->packed->inputs;
+    if (job->source == AS_THEY_ARE) {
+        rows = job->from + r0 * job->from_stride;
+        stride = job->from_stride;
+    } else {
+        prepare(job, r0, r1, scratch);
+    }
     int64_t tiles = (r1 - r0 + ROWS - 1) / ROWS; /* of nearly equal height: a tile of a row or two is slow */
     for (int64_t p = p0; p < p1; p++) {
         for (int64_t i = 0; i < tiles; i++) {

@@ -15,8 +15,8 @@ INLINE void v_silu(const vec *x, vec *y) {
     EACH(y[i] = v_div(x[i], v_add(v_set(1.0f), z[i])))
 }
 
-/* to = (from - mean) / sqrt(variance + epsilon) */
-static void normalise_row(float *RESTRICT to, const float *RESTRICT from, int64_t width, float epsilon) {
+/* to = (from - mean) / sqrt(variance + epsilon); both may be one */
+static void normalise_row(float *to, const float *from, int64_t width, float epsilon) {
     vec sum = v_set(0.0f), squares = sum, mean, scale;
     for (int64_t i = 0; i < width; i += SCAN_WIDTH) {
         sum = v_add(sum, v_load(from + i));
@@ -44,6 +44,38 @@ static void gate_row(float *RESTRICT row, const float *RESTRICT gate, const floa
             int64_t c = first + i * SCAN_WIDTH;
             vec value = v_fma(v_load(row + c), v_load(gain + c), v_load(offset + c));
             v_store(row + c, v_mul(value, y[i]));
+        }
+    }
+}
+
+static void normalise(float *rows, int64_t count, int64_t width, const float *gain, const float *offset,
+                      float epsilon) {
+    for (float *row = rows; row < rows + count * width; row += width) {
+        normalise_row(row, row, width, epsilon);
+        for (int64_t c = 0; c < width; c += SCAN_WIDTH) {
+            v_store(row + c, v_fma(v_load(row + c), v_load(gain + c), v_load(offset + c)));
+        }
+    }
+}
+
+/* Pixels of one patch, side by side. */
+static void gather_patch(float *to, const packed_patches *patches, const patch_map *map, int64_t patch) {
+    int64_t side = patches->side, channels = patches->channels, across = patch % map->columns;
+    int64_t down = patch / map->columns % map->rows, image = patch / map->columns / map->rows;
+    for (int64_t i = 0; i < side * side; i++) {
+        int64_t r = patches->channels_first ? i / side : i % side, c = patches->channels_first ? i % side : i / side;
+        int64_t row = down * side + r, column = across * side + c;
+        int inside = row < map->height && column < map->width;
+        if (patches->channels_first) {
+            const float *from = map->x + (image * channels * map->height + row) * map->width + column;
+            for (int64_t j = 0; j < channels; j++) {
+                to[j * side * side + i] = inside ? from[j * map->height * map->width] : 0.0f;
+            }
+        } else if (inside) {
+            const float *from = map->x + ((image * map->height + row) * map->width + column) * channels;
+            memcpy(to + i * channels, from, sizeof(float) * channels);
+        } else {
+            memset(to + i * channels, 0, sizeof(float) * channels);
         }
     }
 }
