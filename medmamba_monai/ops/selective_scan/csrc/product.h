@@ -16,9 +16,11 @@
 #define ROWS 3
 #endif
 
-/* A tile: `rows` (a constant after inlining) rows from `a`, each of `inputs` numbers, times one panel, plus bias. */
+/* A tile: `rows` (a constant after inlining) rows from `a`, each of `inputs` numbers, times one panel, plus bias. On
+ * the way it asks for memory from `ahead` on, `pace` floats a step. */
 INLINE void multiply_rows(const int rows, float *RESTRICT to, int64_t to_stride, const float *RESTRICT a,
-                          int64_t stride, const float *RESTRICT weight, const float *RESTRICT bias, int64_t inputs) {
+                          int64_t stride, const float *RESTRICT weight, const float *RESTRICT bias, int64_t inputs,
+                          const float *ahead, int64_t pace) {
     vec sum[ROWS][PANEL_VECTORS];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -27,8 +29,9 @@ INLINE void multiply_rows(const int rows, float *RESTRICT to, int64_t to_stride,
             sum[r][j] = v_load(bias + j * SCAN_WIDTH);
         }
     }
-    for (int64_t k = 0; k < inputs; k++, weight += PANEL) {
+    for (int64_t k = 0; k < inputs; k++, weight += PANEL, ahead += pace) {
         vec w[PANEL_VECTORS];
+        PREFETCH(ahead);
         UNROLL
         for (int j = 0; j < PANEL_VECTORS; j++) {
             w[j] = v_load(weight + j * SCAN_WIDTH);
@@ -53,11 +56,11 @@ INLINE void multiply_rows(const int rows, float *RESTRICT to, int64_t to_stride,
 
 #define MULTIPLY_ROWS(rows)                                                                                       \
     case rows:                                                                                                    \
-        multiply_rows(rows, to, to_stride, a, stride, weight, bias, inputs);                                      \
+        multiply_rows(rows, to, to_stride, a, stride, weight, bias, inputs, ahead, pace);                         \
         break;
 
 static void multiply_tile(int64_t rows, float *to, int64_t to_stride, const float *a, int64_t stride,
-                          const float *weight, const float *bias, int64_t inputs) {
+                          const float *weight, const float *bias, int64_t inputs, const float *ahead, int64_t pace) {
     switch (rows) {
         MULTIPLY_ROWS(1)
         MULTIPLY_ROWS(2)
@@ -99,17 +102,20 @@ static void finish_row(const product_job *job, const float *sum, int64_t row, in
     }
 }
 
+/* Tile `index` of `tiles` of a panel. All of them together fetch the next panel, which otherwise the first tile there
+ * would wait for: deep in the network weights come from main memory. */
 static void product_tile(const product_job *job, int64_t rows, const float *a, int64_t stride, int64_t row,
-                         int64_t panel) {
-    int64_t inputs = job->packed->inputs;
+                         int64_t panel, int64_t index, int64_t tiles) {
+    int64_t inputs = job->packed->inputs, pace = tiles < PANEL ? PANEL / tiles : 1;
     const float *weight = job->packed->weight + panel * inputs * PANEL, *bias = job->packed->bias + panel * PANEL;
+    const float *ahead = weight + inputs * (PANEL + pace * index);
     float sums[ROWS * PANEL];
     if (job->finish == PLAIN && job->packed->outputs >= (panel + 1) * PANEL) {
         float *to = job->to + row * job->to_stride + panel * PANEL;
-        multiply_tile(rows, to, job->to_stride, a, stride, weight, bias, inputs);
+        multiply_tile(rows, to, job->to_stride, a, stride, weight, bias, inputs, ahead, pace);
         return;
     }
-    multiply_tile(rows, sums, PANEL, a, stride, weight, bias, inputs);
+    multiply_tile(rows, sums, PANEL, a, stride, weight, bias, inputs, ahead, pace);
     for (int64_t r = 0; r < rows; r++) {
         finish_row(job, sums + r * PANEL, row + r, panel);
     }
@@ -146,7 +152,7 @@ static void product(const product_job *job, int64_t r0, int64_t r1, int64_t p0, 
     for (int64_t p = p0; p < p1; p++) {
         for (int64_t i = 0; i < tiles; i++) {
             int64_t first = (r1 - r0) * i / tiles, end = (r1 - r0) * (i + 1) / tiles;
-            product_tile(job, end - first, rows + first * stride, stride, r0 + first, p);
+            product_tile(job, end - first, rows + first * stride, stride, r0 + first, p, i, tiles);
         }
     }
 }

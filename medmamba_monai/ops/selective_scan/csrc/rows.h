@@ -58,21 +58,30 @@ static void normalise(float *rows, int64_t count, int64_t width, const float *ga
     }
 }
 
+/* `count` numbers, zeros from the `inside`th on. */
+INLINE void copy_inside(float *to, const float *from, int64_t count, int64_t inside) {
+    for (int64_t i = 0; i < count; i++) {
+        to[i] = i < inside ? from[i] : 0.0f;
+    }
+}
+
 /* Pixels of one patch, side by side. */
 static void gather_patch(float *to, const packed_patches *patches, const patch_map *map, int64_t patch) {
-    int64_t side = patches->side, channels = patches->channels, across = patch % map->columns;
-    int64_t down = patch / map->columns % map->rows, image = patch / map->columns / map->rows;
+    int64_t side = patches->side, channels = patches->channels;
+    int64_t column = patch % map->columns * side, row = patch / map->columns % map->rows * side;
+    int64_t image = patch / map->columns / map->rows, right = map->width - column, below = map->height - row;
+    if (patches->channels_first) {
+        for (int64_t line = 0; line < channels * side; line++) {
+            int64_t c = line / side, r = line % side;
+            const float *from = map->x + ((image * channels + c) * map->height + row + r) * map->width + column;
+            copy_inside(to + line * side, from, side, r < below ? right : 0);
+        }
+        return;
+    }
     for (int64_t i = 0; i < side * side; i++) {
-        int64_t r = patches->channels_first ? i / side : i % side, c = patches->channels_first ? i % side : i / side;
-        int64_t row = down * side + r, column = across * side + c;
-        int inside = row < map->height && column < map->width;
-        if (patches->channels_first) {
-            const float *from = map->x + (image * channels * map->height + row) * map->width + column;
-            for (int64_t j = 0; j < channels; j++) {
-                to[j * side * side + i] = inside ? from[j * map->height * map->width] : 0.0f;
-            }
-        } else if (inside) {
-            const float *from = map->x + ((image * map->height + row) * map->width + column) * channels;
+        int64_t c = i / side, r = i % side;
+        const float *from = map->x + ((image * map->height + row + r) * map->width + column + c) * channels;
+        if (r < below && c < right) {
             memcpy(to + i * channels, from, sizeof(float) * channels);
         } else {
             memset(to + i * channels, 0, sizeof(float) * channels);
