@@ -10,6 +10,10 @@
 #define MOST_ROWS 60
 #define TASKS_A_THREAD 4
 
+/* Numbers of a convolution's weights that stay in a second-level cache, and tiles of a task that do so beside them. */
+#define NARROW (160 * 1024)
+#define NARROW_TILES 24
+
 static int64_t divide_up(int64_t size, int64_t part) { return (size + part - 1) / part; }
 
 /* Cuts `count` floats off the workspace, whole cache lines. */
@@ -124,9 +128,32 @@ static int64_t tile_count(const packed_convolution *packed, const block_map *map
     return map->batch * divide_up(map->height, packed->tile) * divide_up(map->width, packed->tile);
 }
 
-/* Floats of one of a convolution's two transformed maps. */
-static int64_t transformed_size(const packed_convolution *packed, const block_map *map) {
-    return divide_up(points_of(packed) * tile_count(packed, map) * packed->channels, 16) * 16;
+/* Whether a convolution's weights stay in a second-level cache, so that every task may read all of them. */
+static int is_narrow(const packed_convolution *packed) {
+    return points_of(packed) * packed->channels * packed->channels <= NARROW;
+}
+
+/* Tiles of a task of a narrow convolution: tasks of equal size, a whole number of rounds. */
+static int64_t narrow_tiles(int64_t tiles, int64_t threads) {
+    return divide_up(tiles, threads * divide_up(tiles, threads * NARROW_TILES));
+}
+
+/* Floats of one of a convolution's two transformed maps: whole, or of each thread's task. */
+static int64_t transformed_size(const packed_convolution *packed, const block_map *map, int64_t threads) {
+    int64_t tiles = tile_count(packed, map);
+    tiles = is_narrow(packed) ? narrow_tiles(tiles, threads) * workers_for(tiles, threads) : tiles;
+    return divide_up(points_of(packed) * tiles * packed->channels, 16) * 16;
+}
+
+static void narrow_task(void *context, int64_t first, int64_t end, int worker) {
+    const convolution_phase *phase = context;
+    convolution_job job = phase->job;
+    int64_t size = points_of(job.packed) * job.tiles * job.packed->channels;
+    job.input += worker * size, job.output += worker * size;
+    job.first_tile = first, job.tiles = end - first;
+    phase->kernel->tiles_in(&job, first, end);
+    phase->kernel->multiply(&job, 0, points_of(job.packed) * job.packed->channels / PANEL);
+    phase->kernel->tiles_out(&job, first, end);
 }
 
 static void run_convolution(const network_kernel *kernel, const packed_convolution *packed, const float *from,
@@ -134,20 +161,23 @@ static void run_convolution(const network_kernel *kernel, const packed_convoluti
                             int64_t threads) {
     convolution_phase phase = {kernel, {.packed = packed, .from = from, .from_stride = from_stride, .to = to}};
     convolution_job *job = &phase.job;
-    int64_t panels = packed->channels / PANEL;
+    int64_t panels = packed->channels / PANEL, points = points_of(packed), tiles = tile_count(packed, map);
     job->height = map->height, job->width = map->width;
     job->rows = divide_up(map->height, packed->tile);
     job->columns = divide_up(map->width, packed->tile);
-    job->tiles = tile_count(packed, map);
+    job->tiles = tiles;
     job->input = transformed;
-    job->output = transformed + transformed_size(packed, map);
-    parallel_pieces((piecewise){tiles_in_task, &phase, job->tiles, piece_size(job->tiles, job->columns, threads)},
+    job->output = transformed + transformed_size(packed, map, threads);
+    if (is_narrow(packed)) {
+        job->tiles = narrow_tiles(tiles, threads);
+        parallel_pieces((piecewise){narrow_task, &phase, tiles, job->tiles}, threads);
+        return;
+    }
+    int64_t each = piece_size(tiles, job->columns, threads);
+    parallel_pieces((piecewise){tiles_in_task, &phase, tiles, each}, threads);
+    parallel_pieces((piecewise){multiply_task, &phase, points * panels, piece_size(points * panels, panels, threads)},
                     threads);
-    parallel_pieces((piecewise){multiply_task, &phase, points_of(packed) * panels,
-                                piece_size(points_of(packed) * panels, panels, threads)},
-                    threads);
-    parallel_pieces((piecewise){tiles_out_task, &phase, job->tiles, piece_size(job->tiles, job->columns, threads)},
-                    threads);
+    parallel_pieces((piecewise){tiles_out_task, &phase, tiles, each}, threads);
 }
 
 typedef struct {
@@ -176,7 +206,7 @@ static int64_t carve_block(block_memory *memory, float *base, const packed_block
     memory->scratch = cut(&cursor, product_scratch(&block->out_proj, pixels, threads));
     first = cursor;
     memory->between = cut(&cursor, pixels * half);
-    memory->transformed = cut(&cursor, 2 * transformed_size(&block->conv1, map));
+    memory->transformed = cut(&cursor, 2 * transformed_size(&block->conv1, map, threads));
     end = cursor;
     cursor = first;
     memory->hidden = cut(&cursor, pixels * 4 * half);

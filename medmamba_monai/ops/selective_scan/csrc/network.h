@@ -89,13 +89,13 @@ typedef struct {
     int64_t other_stride;
 } product_job;
 
-/* One convolution over a map; `tiles` of it in all, in each of `rows` x `columns` an image. */
+/* One convolution over a map of `rows` x `columns` tiles an image: `tiles` of them, from `first_tile` on. */
 typedef struct {
     const packed_convolution *packed;
     const float *from; /* pixel p at from + p * from_stride */
     int64_t from_stride;
     float *to;         /* pixel p at to + p * channels */
-    int64_t height, width, rows, columns, tiles;
+    int64_t height, width, rows, columns, first_tile, tiles;
     float *input, *output; /* (points, tiles, channels) */
 } convolution_job;
 

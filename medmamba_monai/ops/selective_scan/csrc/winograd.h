@@ -82,7 +82,7 @@ INLINE void tile_in(const int points, const convolution_job *job, int64_t tile) 
     int64_t channels = job->packed->channels, plane = job->tiles * channels;
     tile_origin place = origin_of(job, tile);
     for (int64_t c = 0; c < channels; c += SCAN_WIDTH) {
-        float *to = job->input + tile * channels + c;
+        float *to = job->input + (tile - job->first_tile) * channels + c;
         vec x[MOST_POINTS * MOST_POINTS];
         load_tile(points, x, job, &place, c);
         UNROLL
@@ -104,7 +104,7 @@ INLINE void tile_out(const int points, const convolution_job *job, int64_t tile)
     int64_t channels = job->packed->channels, plane = job->tiles * channels;
     tile_origin place = origin_of(job, tile);
     for (int64_t c = 0; c < channels; c += SCAN_WIDTH) {
-        const float *from = job->output + tile * channels + c;
+        const float *from = job->output + (tile - job->first_tile) * channels + c;
         vec x[MOST_POINTS * MOST_POINTS], bias = v_load(job->packed->bias + c);
         UNROLL
         for (int j = 0; j < points; j++) {
