@@ -4,13 +4,15 @@ Each conv branch is BN, conv, BN, ReLU, conv, BN, ReLU, conv, ReLU. The second a
 are folded into it. The first comes before one that pads with zeros, so its shift cannot move behind the padding; it
 becomes one multiply-add, which also gathers the branch's half of the channels into memory of its own.
 
-In two dimensions, patch embedding, patch merging and whole blocks then become single calls of the C library. What the
-library does not serve (GPUs, other types, gradients, tracing) goes on through the folded modules.
+In two dimensions, patch embedding, patch merging and whole blocks then become single calls of the C library, if its
+scan may be used and halves of the channels are multiples of 16. What the library does not serve (GPUs, other types,
+gradients, tracing) goes on through the folded modules.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError
+from ..ops.selective_scan import dispatch
 from ..ops.selective_scan.packed import Packed
 from ..ops.selective_scan.packed_block import BlockWeights, PackedBlock
 from ..ops.selective_scan.packed_patches import PackedEmbedding, PackedMerging
@@ -27,6 +30,8 @@ from .layers import PatchEmbedding, PatchMerging
 from .medmamba import MedMamba, SSConvSSMBlock
 
 __all__ = ["FoldedConvBranch", "PackedModule", "optimize_for_inference"]
+
+_TOLERANCE = 1e-4  # of a packed part against its module: a wrong kernel is wrong by far more
 
 
 class FoldedConvBranch(nn.Module):
@@ -117,29 +122,60 @@ def optimize_for_inference(network: MedMamba) -> MedMamba:
         if isinstance(module, SSConvSSMBlock) and isinstance(module.conv_branch, nn.Sequential):
             module.conv_branch = FoldedConvBranch(module.conv_branch)  # type: ignore[assignment]
     result = result.eval().requires_grad_(False)
-    if result.spatial_dims == 2:
-        for parent in list(result.modules()):
-            for name, child in list(parent.named_children()):
-                if not isinstance(parent, PackedModule):
-                    setattr(parent, name, _packed(child))
+    if result.spatial_dims == 2 and _may_pack(result.config["scan_backend"]):
+        result.patch_embed = _with_twin(result.patch_embed)  # type: ignore[assignment]
+        for stage in result.stages:
+            stage.merge = _with_twin(stage.merge)
+            for i, block in enumerate(stage.blocks):
+                stage.blocks[i] = _with_twin(block)
     return result
 
 
-def _packed(module: nn.Module) -> nn.Module:
-    """The module with its packed twin, or the module alone where there is none."""
+def _may_pack(backend: str | None) -> bool:
+    """Whether scans may run in C: the library works, and no other backend was named."""
+    named = backend or os.environ.get(dispatch.ENVIRONMENT_VARIABLE)
+    return named in (None, "", "cpu") and dispatch.unavailable("cpu", "cpu") is None
+
+
+def _with_twin(module: nn.Module) -> nn.Module:
+    """The module with its packed twin; the module alone where there is none, or where the twin computes another thing.
+
+    Every twin has to reproduce its module on a small map of odd sides before it is used.
+    """
+    packed, shape = _pack(module)
+    if packed is None:
+        return module
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        want = copy.deepcopy(module).to("cpu", torch.float32)(x)
+        error = (packed(x) - want).abs().max() / want.abs().max()
+    if not error <= _TOLERANCE:
+        warnings.warn(
+            f"optimize_for_inference: the C kernel of {type(module).__name__} differs from PyTorch by {error:.1e} here "
+            "and is left out, which costs speed. `python -m medmamba_monai doctor` shows the machine",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return module
+    return PackedModule(module, packed)
+
+
+def _pack(module: nn.Module) -> tuple[Packed | None, tuple[int, ...]]:
+    """A module's packed twin, None where there can be none, and the shape of a small input."""
     if isinstance(module, PatchEmbedding):
         conv, norm = module.proj, module.norm
         if PackedEmbedding.unavailable(conv.weight[0].numel(), len(conv.weight)) is None:
-            packed: Packed = PackedEmbedding(conv.weight, conv.bias, norm.weight, norm.bias, norm.eps, module.pad)
-            return PackedModule(module, packed)
+            arguments = (conv.weight, conv.bias, norm.weight, norm.bias, norm.eps, module.pad)
+            return PackedEmbedding(*arguments), (1, conv.weight.shape[1], 13, 10)
     elif isinstance(module, PatchMerging):
         norm, weight = module.norm, module.reduction.weight
         if PackedMerging.unavailable(weight.shape[1], len(weight)) is None:
-            return PackedModule(module, PackedMerging(weight, norm.weight, norm.bias, norm.eps, module.pad))
+            return PackedMerging(weight, norm.weight, norm.bias, norm.eps, module.pad), (1, 5, 6, weight.shape[1] // 4)
     elif isinstance(module, SSConvSSMBlock):
-        if PackedBlock.unavailable(module.norm.weight.numel()) is None:
-            return PackedModule(module, PackedBlock(_weights(module), module.mixer.scan))
-    return module
+        half = module.norm.weight.numel()
+        if PackedBlock.unavailable(half) is None:
+            return PackedBlock(_weights(module), module.mixer.scan), (1, 5, 7, 2 * half)
+    return None, ()
 
 
 def _weights(block: SSConvSSMBlock) -> BlockWeights:
