@@ -77,13 +77,14 @@ class PackedModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Do what the module does."""
-        if not torch.jit.is_scripting() and self._serves(x):
-            return self._call(x)
-        return self.module(x)
+        if torch.jit.is_scripting():  # an else, so that TorchScript never looks at what it cannot compile
+            return self.module(x)
+        else:
+            return self._faster(x)
 
     @torch.jit.unused
-    def _serves(self, x: Tensor) -> bool:
-        return (
+    def _faster(self, x: Tensor) -> Tensor:
+        served = (
             type(x) is Tensor
             and x.dtype == torch.float32
             and x.device.type == "cpu"
@@ -92,10 +93,7 @@ class PackedModule(nn.Module):
             and not torch.jit.is_tracing()
             and not torch.compiler.is_compiling()
         )
-
-    @torch.jit.unused
-    def _call(self, x: Tensor) -> Tensor:
-        return self.packed(x)
+        return self.packed(x) if served else self.module(x)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         errors: list[str] = arguments[-1]

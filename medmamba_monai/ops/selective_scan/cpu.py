@@ -31,6 +31,7 @@ __all__ = [
     "directional_saved_numel",
     "empty",
     "library",
+    "multiply_adds",
     "self_test",
     "sequence_backward",
     "sequence_forward",
@@ -110,6 +111,8 @@ def _open() -> ctypes.CDLL | str:
         function = getattr(library, name)
         function.restype = c_int64
         function.argtypes = (ctypes.c_char_p, c_void_p, c_void_p, c_int64)
+    library.medmamba_multiply_adds.restype = c_int64
+    library.medmamba_multiply_adds.argtypes = (ctypes.c_char_p, c_int64, c_int64)
     library.medmamba_scan_use_team.restype = None
     library.medmamba_scan_use_team.argtypes = (c_void_p,)
     library.medmamba_scan_use_team(_team_entry())
@@ -173,6 +176,18 @@ def variant() -> str:
             remedy=f"use one of {', '.join(variants())}, or unset it",
         )
     return asked
+
+
+def multiply_adds(count: int) -> int:
+    """Do nothing but multiply-adds of whole vectors in registers, on every thread: the most this processor can do.
+
+    Args:
+        count: a thread's rounds of twelve vectors.
+
+    Returns:
+        Multiply-adds of single numbers done in all.
+    """
+    return int(library().medmamba_multiply_adds(variant().encode(), count, torch.get_num_threads()))
 
 
 def _blocks(length: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medmamba_monai.errors import BackendError, ConfigError
 from medmamba_monai.ops import directional_scan
-from medmamba_monai.ops.selective_scan import cpu, reference
+from medmamba_monai.ops.selective_scan import cpu, portable, reference
 from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
 
 from . import problems
@@ -155,6 +155,25 @@ def test_long_sequence(simd: str) -> None:
     inputs = inputs._replace(order=torch.stack([inputs.order[0], inputs.order[1].view(112, 112).T.flatten()]))
     y, _ = cpu.directional_forward(inputs, False)
     assert problems.error(y, reference.directional_scan(problems.to(inputs, torch.float64))) <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_long_sequence_with_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """112 x 112 pixels by columns, every gradient, on all instruction sets and on the portable path."""
+    inputs = problems.directional((112, 112), channels=3, rank=1, states=2, scan="raster", dtype=torch.float32)
+    inputs = inputs._replace(order=inputs.order.view(112, 112).T.reshape(1, -1))
+    want = truth(inputs)
+    for name in VARIANTS:
+        monkeypatch.setenv(cpu.SIMD_VARIABLE, name)
+        check(run(inputs), want)
+    y, saved = portable.directional_forward(inputs, True)
+    check([y, *portable.directional_backward(gradient_like(y), inputs, saved)], want)
+
+
+def test_the_greatest_rate_is_counted(simd: str) -> None:
+    """Twelve vectors a round on each thread."""
+    width = {"portable": 4, "avx2": 8, "avx512": 16}[simd]
+    assert cpu.multiply_adds(1000) == 12 * 1000 * width * torch.get_num_threads()
 
 
 def test_non_contiguous_inputs(simd: str, poisoned: None) -> None:
