@@ -111,6 +111,7 @@ class BuildLibrary(build_ext):
                 self.warn(f"this compiler cannot make {name} code; the library goes without it")
         objects += self._compile("kernel_portable.c", common)
         objects += self._compile("scan.c", common, variants)
+        objects += self._compile("network.c", common, variants)
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         threads = [] if WINDOWS else ["-pthread"]

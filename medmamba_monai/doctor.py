@@ -15,7 +15,7 @@ import torch
 
 from .errors import MedMambaError
 from .ops import explain
-from .ops.selective_scan import dispatch
+from .ops.selective_scan import cpu, dispatch
 
 __all__ = ["add_arguments", "report", "run"]
 
@@ -51,6 +51,7 @@ def report() -> tuple[str, bool]:
     lines.append(
         f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     )
+    lines.append(f"C library: {_instruction_sets()}")
     variable = os.environ.get(dispatch.ENVIRONMENT_VARIABLE)
     if variable:
         lines.append(f"{dispatch.ENVIRONMENT_VARIABLE}={variable}")
@@ -64,6 +65,17 @@ def report() -> tuple[str, bool]:
             lines.append(f"  {error}")
     lines.append("Compiled backends listed as usable reproduced the reference in this process.")
     return "\n".join(lines), healthy
+
+
+def _instruction_sets() -> str:
+    """The instruction set the C library uses, and the others that run here."""
+    reason = cpu.unavailable(torch.device("cpu"))
+    if reason is not None:
+        return reason
+    try:
+        return f"uses {cpu.variant()}, of {', '.join(cpu.variants())}; {cpu.SIMD_VARIABLE} names another"
+    except MedMambaError as error:
+        return str(error)
 
 
 def _version(name: str) -> str:

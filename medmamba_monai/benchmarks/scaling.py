@@ -1,11 +1,13 @@
 """Time and memory of a network against the number of pixels, in 2-D and 3-D, with a plot; linear cost has slope 1.
 
-Each size runs in a process of its own, so that its peak memory is its own. Imports networks; matplotlib for the plot.
+Each size runs in a process of its own, so that its peak memory is its own. Parity is checked first; while it is red, no
+time is printed. Imports networks; matplotlib for the plot.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import multiprocessing
 import resource
@@ -17,7 +19,10 @@ import numpy as np
 import torch
 
 from ..networks import create
+from ..ops.selective_scan import dispatch
 from .machine import append_rows, describe
+from .network import check_optimized
+from .scan import check_parity
 from .timing import measure
 
 __all__ = ["Point", "add_arguments", "measure_size", "run", "slope"]
@@ -46,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure all sizes, print the slopes, write the table anew and the plot beside it."""
+    check_parity(dispatch.resolve("cpu"))
+    for spatial_dims in _SIDES:
+        check_optimized(create(arguments.preset, spatial_dims=spatial_dims, num_classes=2))
     points = []
     context = multiprocessing.get_context("spawn")
     for spatial_dims, sides in _SIDES.items():
@@ -89,6 +97,9 @@ def _reset_peak() -> float:
     """Forget the peak of the imports, where Linux lets us, and return the memory in use; elsewhere the peak so far."""
     if not _STATUS.exists():
         return _peak_megabytes()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # what was freed and kept would hide what is used next
+    if trim is not None:
+        trim(0)
     _STATUS.with_name("clear_refs").write_text("5", encoding="ascii")
     return _status_megabytes("VmRSS")
 

@@ -1,12 +1,14 @@
 """Time of the directional scan by every backend that runs on CPUs, on the stage shapes of the tiny preset at 224 x 224.
 
-Ratios are to the reference loop in the same run, on the same number of threads. Parity with the reference in float64 is
-checked first; while it is red, no time is printed. Imports ops.
+Ratios are to the reference loop in the same run, on the same number of threads, and to a floor: the vector operations
+that the scan needs at least, at the rate of multiply-adds measured in the same run. Parity with the reference in
+float64 is checked first; while it is red, no time is printed. Imports ops.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,17 +17,19 @@ import torch
 
 from ..errors import BackendError
 from ..ops import index_table
-from ..ops.selective_scan import dispatch, reference
+from ..ops.selective_scan import cpu, dispatch, reference
 from ..ops.selective_scan.contract import DirectionalInputs
 from . import gpu, released_flow
 from .machine import append_rows, describe
 from .timing import Timing, measure_together
 
-__all__ = ["STAGES", "add_arguments", "check_parity", "problem", "run"]
+__all__ = ["STAGES", "add_arguments", "check_parity", "floor", "multiply_add_rate", "problem", "run"]
 
 # Sides of the map, channels and rank of the step sizes in the four stages of the tiny preset at 224 x 224.
 STAGES = ((56, 96, 3), (28, 192, 6), (14, 384, 12), (7, 768, 24))
 _STATES, _PARITY = 16, 1e-5
+# Vector operations for a vector of states: eight for the exponential, the others for the recurrence and the output.
+_OPERATIONS = 12.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +80,29 @@ def check_parity(backend: str) -> None:
         raise BackendError(f"backend {backend!r} differs from the reference by {worst:.1e}; no speed is reported")
 
 
+def floor(inputs: DirectionalInputs, rate: float) -> float:
+    """Milliseconds that the forward scan takes at least.
+
+    Args:
+        inputs: the problem.
+        rate: multiply-adds of single numbers a second, all threads together.
+    """
+    batch, length, channels = inputs.u.shape
+    return 1e3 * _OPERATIONS * batch * length * channels * inputs.A.shape[0] * inputs.A.shape[2] / rate
+
+
+def multiply_add_rate(rounds: int = 40) -> float | None:
+    """Multiply-adds a second on PyTorch's number of threads, the best of some rounds; None without the C library."""
+    if cpu.unavailable(torch.device("cpu")) is not None:
+        return None
+    best = 0.0
+    for _ in range(rounds):
+        start = time.perf_counter()
+        done = cpu.multiply_adds(100_000)
+        best = max(best, done / (time.perf_counter() - start))
+    return best
+
+
 def _both_ways(name: str, inputs: DirectionalInputs) -> None:
     module = dispatch.load(name)
     y, saved = module.directional_forward(inputs, True)
@@ -92,15 +119,21 @@ def run(arguments: argparse.Namespace) -> None:
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         totals: dict[str, float] = {}
+        least = 0.0
         for stage, (side, channels, rank) in enumerate(STAGES, start=1):
             inputs = problem(side, channels, rank, arguments.batch)
+            rates = [multiply_add_rate()]
             timings = measure_together(_contestants(usable, inputs), arguments.seconds)
-            append_rows(arguments.out, _rows(stage, side, channels, threads, arguments.batch, timings))
+            rates.append(multiply_add_rate())
+            bound = floor(inputs, max(rate for rate in rates if rate)) if all(rates) else None
+            append_rows(arguments.out, _rows(stage, inputs, threads, timings, bound))
+            least += bound or 0.0
             for name, timing in timings.items():
                 totals[name] = totals.get(name, 0.0) + timing.median
         print(f"{threads} thread(s), batch {arguments.batch}: sum over the four stages, forward")
         for name, total in totals.items():
-            print(f"  {name:<28} {total:9.1f} ms   {totals['reference'] / total:8.1f} x reference")
+            beside = f"   {total / least:6.2f} x floor" if least and not name.endswith("backward") else ""
+            print(f"  {name:<28} {total:9.1f} ms   {totals['reference'] / total:8.1f} x reference{beside}")
     torch.set_num_threads(before)
     gpu.report("scan", arguments.out.with_name("gpu.csv"), arguments.seconds)
 
@@ -117,13 +150,14 @@ def _contestants(usable: list[str], inputs: DirectionalInputs) -> dict[str, Call
 
 
 def _rows(
-    stage: int, side: int, channels: int, threads: int, batch: int, timings: dict[str, Timing]
+    stage: int, inputs: DirectionalInputs, threads: int, timings: dict[str, Timing], bound: float | None
 ) -> list[dict[str, object]]:
     base = timings["reference"].median
+    batch, pixels, channels = inputs.u.shape
     return [
         {
             "stage": stage,
-            "pixels": side * side,
+            "pixels": pixels,
             "channels": channels,
             "batch": batch,
             "threads": threads,
@@ -132,6 +166,7 @@ def _rows(
             "quartiles_ms": f"{timing.low:.3f} {timing.high:.3f}",
             "calls": timing.calls,
             "times_reference_forward": f"{base / timing.median:.2f}",
+            "times_floor": "" if bound is None or name.endswith("backward") else f"{timing.median / bound:.2f}",
             **describe(),
         }
         for name, timing in timings.items()

@@ -128,7 +128,7 @@ class MedMamba(nn.Module):
         if num_classes < 0:
             raise ConfigError(f"num_classes is {num_classes}", remedy="use 0 or more")
         dim = self.config["dims"][-1]
-        reference = self.patch_embed.norm.weight
+        reference = next(self.patch_embed.parameters())
         self.head = nn.Linear(dim, num_classes) if num_classes > 0 else nn.Identity()
         self.head.apply(_initialise).to(reference.device, reference.dtype)
         self.num_classes = self.config["num_classes"] = num_classes

@@ -10,6 +10,7 @@ import torch
 
 from medmamba_monai.benchmarks import network
 from medmamba_monai.benchmarks.machine import read_rows
+from medmamba_monai.errors import BackendError
 from medmamba_monai.networks import MedMamba
 
 
@@ -19,6 +20,16 @@ def test_released_flow_computes_the_same() -> None:
     slow.load_state_dict(plain.state_dict())
     image = torch.rand(1, 3, 40, 36)
     assert torch.allclose(network.with_released_flow(slow)(image), plain(image), rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_optimized_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = MedMamba(depths=(1, 1, 1, 1), dims=(8, 16, 32, 64), num_classes=2).eval()
+    network.check_optimized(plain)
+    wrong = plain.optimize_for_inference()
+    wrong.stages[0].blocks[0].conv_branch = torch.nn.Identity()
+    monkeypatch.setattr(plain, "optimize_for_inference", lambda: wrong)
+    with pytest.raises(BackendError, match="no speed is reported"):
+        network.check_optimized(plain)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 from medmamba_monai.benchmarks import scan
 from medmamba_monai.benchmarks.machine import read_rows
 from medmamba_monai.errors import BackendError
-from medmamba_monai.ops.selective_scan import portable
+from medmamba_monai.ops.selective_scan import cpu, portable
 
 
 def test_table_has_a_row_for_each_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +22,19 @@ def test_table_has_a_row_for_each_backend(tmp_path: Path, monkeypatch: pytest.Mo
     assert {row["stage"] for row in rows} == {"1", "2"}
     assert {"reference", "portable", "released flow, reference loop"} <= {row["what"] for row in rows}
     assert all(float(row["median_ms"]) > 0 for row in rows)
+    measured = {row["what"] for row in rows if row["times_floor"]}
+    assert ("cpu" in measured) == any(row["what"] == "cpu" for row in rows)
+    assert not any(name.endswith("backward") for name in measured)
+
+
+def test_the_floor_counts_every_state_of_every_direction() -> None:
+    inputs = scan.problem(4, 8, 1, 2)
+    assert scan.floor(inputs, 1e6) == pytest.approx(1e-3 * 12.5 * 2 * 16 * 8 * 4 * 16)
+
+
+def test_without_the_library_there_is_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "unavailable", lambda device: "not built")
+    assert scan.multiply_add_rate() is None
 
 
 def test_no_speed_while_parity_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

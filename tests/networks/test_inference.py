@@ -1,17 +1,27 @@
-"""The folded network equals the one it was made from, and stays scriptable and exportable."""
+"""The folded and packed network equals the one it was made from, and stays scriptable and exportable."""
 
 from __future__ import annotations
 
+import copy
+import io
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from medmamba_monai.errors import ConfigError
 from medmamba_monai.networks import MedMamba
-from medmamba_monai.networks.inference import FoldedConvBranch
+from medmamba_monai.networks.inference import FoldedConvBranch, PackedModule
+from medmamba_monai.ops.selective_scan import cpu, dispatch
+from medmamba_monai.ops.selective_scan.packed import Packed
+from medmamba_monai.ops.selective_scan.packed_block import PackedBlock
 
 SMALL: dict[str, Any] = {"depths": (1, 1, 1, 1), "dims": (8, 16, 32, 64), "num_classes": 3}
+# halves of the channels are multiples of 16: every part has a packed twin
+PACKED: dict[str, Any] = {"depths": (1, 1, 1, 1), "dims": (32, 64, 128, 256), "num_classes": 3}
+MISSING = cpu.unavailable(torch.device("cpu"))
+needs_library = pytest.mark.skipif(MISSING is not None, reason=f"C library: {MISSING}")
 
 
 def trained(**options: Any) -> MedMamba:
@@ -27,7 +37,24 @@ def trained(**options: Any) -> MedMamba:
     return network.eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"spatial_dims": 3, "in_channels": 1}], ids=["2d", "3d"])
+def twins(network: MedMamba) -> list[PackedModule]:
+    return [module for module in network.modules() if isinstance(module, PackedModule)]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Packed]:
+    """The packed twins that served, in order."""
+    served: list[Packed] = []
+    run = Packed.run
+    monkeypatch.setattr(Packed, "run", lambda self, place: (served.append(self), run(self, place))[1])
+    return served
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"spatial_dims": 3, "in_channels": 1}, PACKED, {**PACKED, "odd_size": "crop", "scan": "zigzag"}],
+    ids=["2d", "3d", "packed", "packed, cropped"],
+)
 def test_outputs_are_equal(options: dict[str, Any]) -> None:
     network = trained(**options)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -52,8 +79,9 @@ def test_a_norm_left_out_is_seen() -> None:
     assert (a - b).abs().max() > 1e-2 * b.abs().max()
 
 
-def test_scripts_and_exports() -> None:
-    fast = trained().optimize_for_inference()
+@pytest.mark.parametrize("options", [{}, PACKED], ids=["folded", "packed"])
+def test_scripts_and_exports(options: dict[str, Any]) -> None:
+    fast = trained(**options).optimize_for_inference()
     image = torch.rand(2, 3, 32, 40)
     expected = fast(image)
     assert torch.allclose(torch.jit.script(fast)(image), expected, rtol=1e-4, atol=1e-5)
@@ -64,3 +92,87 @@ def test_scripts_and_exports() -> None:
 def test_training_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match="training mode"):
         MedMamba(**SMALL).optimize_for_inference()
+
+
+@needs_library
+def test_every_part_is_packed_and_serves(calls: list[Packed]) -> None:
+    fast = trained(**PACKED).optimize_for_inference()
+    assert len(twins(fast)) == 1 + 3 + 4
+    calls.clear()
+    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with context():
+            fast(torch.rand(1, 3, 40, 33))
+    assert [twin.packed for twin in twins(fast)] * 3 == calls
+
+
+@needs_library
+def test_what_the_library_does_not_serve_goes_through_the_modules(calls: list[Packed]) -> None:
+    class Subclass(Tensor):
+        pass
+
+    network = trained(**PACKED)
+    fast, image = network.optimize_for_inference(), torch.rand(1, 3, 40, 33)
+    calls.clear()
+    wanted = image.clone().requires_grad_()
+    fast(wanted).sum().backward()
+    expected = image.clone().requires_grad_()
+    network(expected).sum().backward()
+    assert torch.allclose(wanted.grad, expected.grad, rtol=1e-3, atol=1e-5)
+    assert isinstance(fast(image.as_subclass(Subclass)), Subclass)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fast(image).dtype == torch.bfloat16
+    assert fast.double()(image.double()).dtype == torch.float64
+    assert torch.allclose(fast(image.double()), network(image).double(), rtol=1e-4, atol=1e-5)
+    assert calls == []
+
+
+@needs_library
+def test_copies_and_files_keep_their_twins(calls: list[Packed]) -> None:
+    fast, image = trained(**PACKED).optimize_for_inference(), torch.rand(1, 3, 32, 32)
+    expected = fast(image)
+    file = io.BytesIO()
+    torch.save(fast, file)
+    file.seek(0)
+    for other in (copy.deepcopy(fast), torch.load(file, weights_only=False)):
+        calls.clear()
+        assert torch.equal(other(image), expected)
+        assert len(calls) == 8
+    fast.reset_head(5)
+    assert fast(image).shape == (1, 5)
+    assert len(twins(fast.optimize_for_inference())) == 8
+
+
+@needs_library
+def test_weights_cannot_be_loaded_behind_the_twins() -> None:
+    fast = trained(**PACKED).optimize_for_inference()
+    with pytest.raises(RuntimeError, match="load into the original network"):
+        fast.load_state_dict(fast.state_dict())
+
+
+@needs_library
+def test_another_backend_by_name_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not twins(trained(**PACKED, scan_backend="portable").optimize_for_inference())
+    assert len(twins(trained(**PACKED, scan_backend="cpu").optimize_for_inference())) == 8
+    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "reference")
+    assert not twins(trained(**PACKED).optimize_for_inference())
+
+
+def test_without_the_library_the_network_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "unavailable", lambda name, device: "not built" if name == "cpu" else None)
+    network = trained(**PACKED)
+    fast, image = network.optimize_for_inference(), torch.rand(1, 3, 32, 40)
+    assert not twins(fast)
+    assert torch.allclose(fast(image), network(image), rtol=1e-4, atol=1e-5)
+
+
+@needs_library
+def test_a_twin_that_computes_another_thing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = PackedBlock.__call__
+    monkeypatch.setattr(PackedBlock, "__call__", lambda self, x: call(self, x) * (1 + 1e-3 * (self.half == 64)))
+    network = trained(**PACKED)
+    with pytest.warns(RuntimeWarning, match="SSConvSSMBlock differs from PyTorch by 1.0e-03") as caught:
+        fast = network.optimize_for_inference()
+    assert len(caught) == 1
+    assert len(twins(fast)) == 7
+    image = torch.rand(1, 3, 32, 40)
+    assert torch.allclose(fast(image), network(image), rtol=1e-4, atol=1e-5)

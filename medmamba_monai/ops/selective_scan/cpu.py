@@ -25,9 +25,13 @@ from .contract import DirectionalInputs, SequenceInputs
 
 __all__ = [
     "SIMD_VARIABLE",
+    "check",
     "directional_backward",
     "directional_forward",
     "directional_saved_numel",
+    "empty",
+    "library",
+    "multiply_adds",
     "self_test",
     "sequence_backward",
     "sequence_forward",
@@ -39,7 +43,7 @@ __all__ = [
 
 SIMD_VARIABLE = "MEDMAMBA_SCAN_SIMD"
 
-_VERSION = 1  # of the structures below; medmamba_scan_version() in csrc/scan.c must agree
+_VERSION = 2  # of the structures below; medmamba_scan_version() in csrc/scan.c must agree
 _OUT_OF_MEMORY, _BAD_ORDER = 1, 3
 _REMEDY = "reinstall medmamba_monai with a C compiler on the PATH, or install one of its platform wheels"
 _TOLERANCE = 2e-5  # of the self-test: a wrong kernel is wrong by far more
@@ -107,6 +111,8 @@ def _open() -> ctypes.CDLL | str:
         function = getattr(library, name)
         function.restype = c_int64
         function.argtypes = (ctypes.c_char_p, c_void_p, c_void_p, c_int64)
+    library.medmamba_multiply_adds.restype = c_int64
+    library.medmamba_multiply_adds.argtypes = (ctypes.c_char_p, c_int64, c_int64)
     library.medmamba_scan_use_team.restype = None
     library.medmamba_scan_use_team.argtypes = (c_void_p,)
     library.medmamba_scan_use_team(_team_entry())
@@ -121,11 +127,16 @@ def _team_entry() -> int | None:
     return None if entry is None else ctypes.cast(entry, c_void_p).value
 
 
-def _library() -> ctypes.CDLL:
-    library = _open()
-    if isinstance(library, str):
-        raise BackendError(f"scan backend 'cpu' cannot run: {library}")
-    return library
+def library() -> ctypes.CDLL:
+    """The C library.
+
+    Raises:
+        BackendError: where there is none.
+    """
+    found = _open()
+    if isinstance(found, str):
+        raise BackendError(f"scan backend 'cpu' cannot run: {found}")
+    return found
 
 
 def unavailable(device: torch.device) -> str | None:
@@ -143,9 +154,8 @@ def variants() -> tuple[str, ...]:
     Raises:
         BackendError: without the library.
     """
-    library = _library()
     names: list[str] = []
-    while (name := library.medmamba_scan_variant(len(names))) is not None:
+    while (name := library().medmamba_scan_variant(len(names))) is not None:
         names.append(name.decode())
     return tuple(names)
 
@@ -168,9 +178,21 @@ def variant() -> str:
     return asked
 
 
+def multiply_adds(count: int) -> int:
+    """Do nothing but multiply-adds of whole vectors in registers, on every thread: the most this processor can do.
+
+    Args:
+        count: a thread's rounds of twelve vectors.
+
+    Returns:
+        Multiply-adds of single numbers done in all.
+    """
+    return int(library().medmamba_multiply_adds(variant().encode(), count, torch.get_num_threads()))
+
+
 def _blocks(length: int) -> int:
     """Blocks of steps, each with its state saved."""
-    return -(-length // int(_library().medmamba_scan_block()))
+    return -(-length // int(library().medmamba_scan_block()))
 
 
 def _float(tensor: Tensor) -> Tensor:
@@ -200,8 +222,22 @@ def _series(tensor: Tensor) -> _Strided:
 
 
 def _call(name: str, problem: _Problem, results: ctypes.Structure) -> None:
-    function = getattr(_library(), name)
+    function = getattr(library(), name)
     code = function(variant().encode(), ctypes.addressof(problem), ctypes.addressof(results), torch.get_num_threads())
+    check(code, name)
+
+
+def check(code: int, name: str) -> None:
+    """Raise what an entry point's result means.
+
+    Args:
+        code: the result, 0 for success.
+        name: of the entry point.
+
+    Raises:
+        ConfigError: for a pixel order that leaves the map.
+        BackendError: for all else.
+    """
     if code == _BAD_ORDER:
         raise ConfigError("an entry of order is not a pixel 0..L-1", where="selective scan")
     if code:
@@ -251,7 +287,8 @@ def sequence_saved_numel(inputs: SequenceInputs) -> int:
     return inputs.u.shape[0] * inputs.A.numel() * _blocks(inputs.u.shape[2])
 
 
-def _empty(shape: torch.Size | tuple[int, ...]) -> Tensor:
+def empty(shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """Memory for the kernels to write, float32."""
     return torch.empty(shape, dtype=torch.float32)
 
 
@@ -259,7 +296,7 @@ def directional_forward(inputs: DirectionalInputs, save: bool) -> tuple[Tensor, 
     """Forward of the backend protocol."""
     if inputs.u.dtype == torch.float64:
         return portable.directional_forward(inputs, save)
-    y, saved = _empty(inputs.u.shape), _empty((directional_saved_numel(inputs) if save else 0,))
+    y, saved = empty(inputs.u.shape), empty((directional_saved_numel(inputs) if save else 0,))
     problem, _keep = _directional(inputs, saved if save else None)
     _call("medmamba_scan_forward", problem, _Output(_pixels(y), None))
     return y.to(inputs.u.dtype), saved
@@ -271,7 +308,7 @@ def directional_backward(grad: Tensor, inputs: DirectionalInputs, saved: Tensor)
         return portable.directional_backward(grad, inputs, saved)
     problem, _keep = _directional(inputs, saved.contiguous())
     grad = _float(grad)
-    u, dt, A, B, C, D, weight, bias = grads = [_empty(tensor.shape) for tensor in inputs[:-1]]
+    u, dt, A, B, C, D, weight, bias = grads = [empty(tensor.shape) for tensor in inputs[:-1]]
     results = _Gradient(
         _pixels(grad), None, _pixels(u), _pixels(dt), _pixels(B), _pixels(C),
         *(_pointer(tensor) for tensor in (A, D, weight, bias, None)),
@@ -284,8 +321,8 @@ def sequence_forward(inputs: SequenceInputs, save: bool) -> tuple[Tensor, Tensor
     """Forward of the backend protocol."""
     if inputs.u.dtype == torch.float64:
         return portable.sequence_forward(inputs, save)
-    y, saved = _empty(inputs.u.shape), _empty((sequence_saved_numel(inputs) if save else 0,))
-    last = _empty((*inputs.u.shape[:2], inputs.A.shape[1]))
+    y, saved = empty(inputs.u.shape), empty((sequence_saved_numel(inputs) if save else 0,))
+    last = empty((*inputs.u.shape[:2], inputs.A.shape[1]))
     problem, _keep = _sequence(inputs, saved if save else None)
     _call("medmamba_scan_forward", problem, _Output(_series(y), _pointer(last)))
     return y.to(inputs.u.dtype), last, saved
@@ -297,7 +334,7 @@ def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, s
         return portable.sequence_backward(grad, grad_last, inputs, saved)
     problem, _keep = _sequence(inputs, saved.contiguous())
     grad, dense_last = _float(grad), _dense(grad_last)
-    grads = [None if tensor is None else _empty(tensor.shape) for tensor in inputs[:-1]]
+    grads = [None if tensor is None else empty(tensor.shape) for tensor in inputs[:-1]]
     u, delta, A, B, C, D, bias, initial = grads
     assert u is not None and delta is not None and B is not None and C is not None  # noqa: S101 never None
     results = _Gradient(

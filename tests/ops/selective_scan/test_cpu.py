@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medmamba_monai.errors import BackendError, ConfigError
 from medmamba_monai.ops import directional_scan
-from medmamba_monai.ops.selective_scan import cpu, reference
+from medmamba_monai.ops.selective_scan import cpu, portable, reference
 from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
 
 from . import problems
@@ -32,7 +32,7 @@ def simd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every buffer the kernel is given starts as NaN: an element it forgets to write shows."""
-    monkeypatch.setattr(cpu, "_empty", lambda shape: torch.full(tuple(shape), torch.nan))
+    monkeypatch.setattr(cpu, "empty", lambda shape: torch.full(tuple(shape), torch.nan))
 
 
 @pytest.fixture
@@ -157,6 +157,25 @@ def test_long_sequence(simd: str) -> None:
     assert problems.error(y, reference.directional_scan(problems.to(inputs, torch.float64))) <= TOLERANCE
 
 
+@pytest.mark.slow
+def test_long_sequence_with_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """112 x 112 pixels by columns, every gradient, on all instruction sets and on the portable path."""
+    inputs = problems.directional((112, 112), channels=3, rank=1, states=2, scan="raster", dtype=torch.float32)
+    inputs = inputs._replace(order=inputs.order.view(112, 112).T.reshape(1, -1))
+    want = truth(inputs)
+    for name in VARIANTS:
+        monkeypatch.setenv(cpu.SIMD_VARIABLE, name)
+        check(run(inputs), want)
+    y, saved = portable.directional_forward(inputs, True)
+    check([y, *portable.directional_backward(gradient_like(y), inputs, saved)], want)
+
+
+def test_the_greatest_rate_is_counted(simd: str) -> None:
+    """Twelve vectors a round on each thread."""
+    width = {"portable": 4, "avx2": 8, "avx512": 16}[simd]
+    assert cpu.multiply_adds(1000) == 12 * 1000 * width * torch.get_num_threads()
+
+
 def test_non_contiguous_inputs(simd: str, poisoned: None) -> None:
     """Slices of one projection (the usual case), and tensors with every axis moved."""
     plain = problems.directional((6, 7), batch=2, channels=20, states=5, rank=3, dtype=torch.float32)
@@ -177,7 +196,7 @@ def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int,
     inputs = problems.directional((9, 13), batch=batch, channels=channels, states=16, rank=4, dtype=torch.float32)
     torch.set_num_threads(1)
     alone = run(inputs)
-    library = cpu._library()
+    library = cpu.library()
     library.medmamba_scan_use_team(None if own else cpu._team_entry())
     try:
         for count in (2, 3, 16):
@@ -274,7 +293,7 @@ def test_a_missing_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cpu, "_open", lambda: "its C library is not built; reinstall")
     assert "reinstall" in str(cpu.unavailable(torch.device("cpu")))
     with pytest.raises(BackendError, match="reinstall"):
-        cpu._library()
+        cpu.library()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")

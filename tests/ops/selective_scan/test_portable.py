@@ -32,7 +32,7 @@ def test_equals_the_reference(spatial: tuple[int, ...], states: int) -> None:
     compare(problems.directional(spatial, batch=2, states=states), 1e-12)
 
 
-@pytest.mark.parametrize("side", [28, 56])
+@pytest.mark.parametrize("side", [28, 56, 112])
 def test_equals_the_reference_on_long_sequences(side: int) -> None:
     inputs = problems.directional((side, side), channels=4, rank=1, scan="bidirectional")
     assert problems.error(portable.directional_forward(inputs, False)[0], reference.directional_scan(inputs)) <= 1e-12

@@ -10,15 +10,8 @@
 
 #include "threads.h"
 
-#ifdef _WIN32
-#define API __declspec(dllexport)
-#else
-#define API __attribute__((visibility("default")))
-#endif
-
-#define OUT_OF_MEMORY 1
-#define UNKNOWN_KERNEL 2
-#define BAD_ORDER 3
+team_entry team;
+int64_t team_process;
 
 /* Channels of a backward task, if the batch gives enough tasks; see chunk_count. */
 #define LEAST_CHUNK 32
@@ -50,8 +43,8 @@ static const scan_kernel *const kernels[] = {
 };
 #define KERNELS ((int)(sizeof(kernels) / sizeof(kernels[0])))
 
-/* Layout version of the structures in scan.h; the Python side refuses another. */
-API int64_t medmamba_scan_version(void) { return 1; }
+/* Layout version of the structures in scan.h and network.h; the Python side refuses another. */
+API int64_t medmamba_scan_version(void) { return 2; }
 
 API int64_t medmamba_scan_block(void) { return SCAN_BLOCK; }
 
@@ -71,7 +64,7 @@ API void medmamba_scan_use_team(void *entry) {
     team_process = this_process();
 }
 
-static const scan_kernel *find_kernel(const char *name) {
+const scan_kernel *find_kernel(const char *name) {
     for (int i = 0; i < KERNELS; i++) {
         if (strcmp(kernels[i]->name, name) == 0 && runs_here(kernels[i])) {
             return kernels[i];

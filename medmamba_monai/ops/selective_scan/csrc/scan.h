@@ -10,6 +10,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "network.h"
+
+#ifdef _WIN32
+#define API __declspec(dllexport)
+#else
+#define API __attribute__((visibility("default")))
+#endif
+
+/* What entry points return; 0 for success. */
+#define OUT_OF_MEMORY 1
+#define UNKNOWN_KERNEL 2
+#define BAD_ORDER 3
+
 /* Steps handled at a time, a multiple of the group in vector.h. The forward pass saves the state before every such
  * block (16 states of 4 directions: as much memory as the input has), the backward pass recomputes inside it. Measured
  * on 32 KB of L1 cache: 64 beats 16, 32 and 48. */
@@ -66,6 +79,7 @@ typedef struct {
     size_t (*backward_scratch)(const scan_problem *problem, int64_t channels);
     void (*backward)(const scan_problem *problem, const scan_gradient *gradient, const scan_task *task,
                      void *scratch);
+    const network_kernel *network;
 } scan_kernel;
 
 extern const scan_kernel scan_kernel_portable;
@@ -75,5 +89,11 @@ extern const scan_kernel scan_kernel_avx2;
 #ifdef SCAN_HAVE_AVX512
 extern const scan_kernel scan_kernel_avx512;
 #endif
+
+/* The variant of that name, NULL where it was not built or cannot run here. */
+const scan_kernel *find_kernel(const char *name);
+
+API int64_t medmamba_scan_forward(const char *variant, const scan_problem *problem, const scan_output *output,
+                                  int64_t threads);
 
 #endif

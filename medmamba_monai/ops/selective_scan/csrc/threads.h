@@ -95,8 +95,8 @@ static int64_t this_process(void) { return (int64_t)getpid(); }
 
 /* GOMP_parallel of the OpenMP runtime that PyTorch uses, and the process it was found in. */
 typedef void (*team_entry)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
-static team_entry team;
-static int64_t team_process;
+extern team_entry team;
+extern int64_t team_process;
 
 /* Number of workers worth using for `count` indices. */
 static int workers_for(int64_t count, int64_t threads) {

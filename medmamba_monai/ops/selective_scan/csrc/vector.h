@@ -20,6 +20,8 @@
 #endif
 /* Keeps the compiler from turning a loop over a few numbers into a library call. */
 #define NOT_MEMCPY(pointer) __asm__("" : "+r"(pointer))
+/* Brings a cache line nearer, to be read soon but not at once. */
+#define PREFETCH(address) __builtin_prefetch(address, 0, 2)
 typedef float vec __attribute__((vector_size(4 * SCAN_WIDTH), may_alias));
 typedef float loose_vec __attribute__((vector_size(4 * SCAN_WIDTH), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * SCAN_WIDTH)));
@@ -74,6 +76,7 @@ INLINE vec v_add_bits(vec value, vec power) { return (vec)((ivec)value + (ivec)p
 #define RESTRICT __restrict
 #define UNROLL
 #define NOT_MEMCPY(pointer) ((void)(pointer))
+#define PREFETCH(address) ((void)(address))
 typedef struct {
     float lane[SCAN_WIDTH];
 } vec;

@@ -1,0 +1,356 @@
+/* Entry points of inference: a block in steps, each step divided into tasks for threads.
+ *
+ * A task's results depend on nothing but its index, and tasks write to different places: the number of threads changes
+ * how the work is cut, never a result.
+ */
+#include "scan.h"
+#include "threads.h"
+
+/* Rows of a product's task: 60 is a multiple of every kernel's tile and makes one task of a 7 x 7 map. */
+#define MOST_ROWS 60
+#define TASKS_A_THREAD 4
+
+/* Numbers of a convolution's weights that stay in a second-level cache, and tiles of a task that do so beside them. */
+#define NARROW (160 * 1024)
+#define NARROW_TILES 24
+
+static int64_t divide_up(int64_t size, int64_t part) { return (size + part - 1) / part; }
+
+/* Cuts `count` floats off the workspace, whole cache lines. */
+static float *cut(float **cursor, int64_t count) {
+    float *start = *cursor;
+    *cursor += divide_up(count, 16) * 16;
+    return start;
+}
+
+/* Indices 0 .. count - 1 in pieces of `each`. */
+typedef struct {
+    void (*body)(void *context, int64_t first, int64_t end, int worker);
+    void *context;
+    int64_t count, each;
+} piecewise;
+
+static void piece(void *context, int64_t index, int worker) {
+    const piecewise *loop = context;
+    int64_t first = index * loop->each, end = first + loop->each;
+    loop->body(loop->context, first, end < loop->count ? end : loop->count, worker);
+}
+
+static void parallel_pieces(piecewise loop, int64_t threads) {
+    int64_t pieces = divide_up(loop.count, loop.each);
+    parallel_loop(piece, &loop, pieces, workers_for(pieces, threads), threads);
+}
+
+/* Pieces that give each thread a few, but no larger than `most`. */
+static int64_t piece_size(int64_t count, int64_t most, int64_t threads) {
+    int64_t each = threads > 1 ? count / (TASKS_A_THREAD * threads) : count;
+    each = each < most ? each : most;
+    return each < 1 ? 1 : each;
+}
+
+typedef struct {
+    const network_kernel *kernel;
+    product_job job;
+    int64_t rows, panels, chunks; /* of a task; tasks side by side */
+    float *scratch;
+    int64_t scratch_size;
+} product_phase;
+
+static void product_task(void *context, int64_t index, int worker) {
+    const product_phase *phase = context;
+    int64_t r0 = index / phase->chunks * phase->rows, p0 = index % phase->chunks * phase->panels;
+    int64_t r1 = r0 + phase->rows, p1 = p0 + phase->panels;
+    int64_t panels = divide_up(phase->job.packed->outputs, PANEL);
+    phase->kernel->product(&phase->job, r0, r1 < phase->job.count ? r1 : phase->job.count, p0, p1 < panels ? p1 : panels,
+                           phase->scratch + worker * phase->scratch_size);
+}
+
+static void prepare_task(void *context, int64_t first, int64_t end, int worker) {
+    const product_phase *phase = context;
+    (void)worker;
+    phase->kernel->prepare(&phase->job, first, end, phase->scratch + first * phase->job.packed->inputs);
+}
+
+/* Floats in which rows of a product are made: all rows where they are few, else those of each thread's task. */
+static int64_t product_scratch(const packed_product *packed, int64_t count, int64_t threads) {
+    int64_t most = TASKS_A_THREAD * threads * MOST_ROWS;
+    return divide_up((count < most ? count : most) * packed->inputs, 16) * 16;
+}
+
+/* Rows are shared out first. Where they are few, panels are too, so that each thread reads weights of its own; the
+ * rows are made beforehand then, once for all panels. */
+static void run_product(const network_kernel *kernel, const product_job *job, float *scratch, int64_t threads) {
+    int64_t blocks = divide_up(job->count, MOST_ROWS), panels = divide_up(job->packed->outputs, PANEL);
+    product_phase phase = {.kernel = kernel, .job = *job, .panels = panels, .scratch = scratch};
+    phase.rows = divide_up(divide_up(job->count, blocks), 12) * 12;
+    blocks = divide_up(job->count, phase.rows);
+    phase.scratch_size = phase.rows * job->packed->inputs;
+    if (threads > 1 && blocks < TASKS_A_THREAD * threads) {
+        phase.panels = divide_up(panels, divide_up(TASKS_A_THREAD * threads, blocks));
+        if (job->source != AS_THEY_ARE) {
+            parallel_pieces((piecewise){prepare_task, &phase, job->count, piece_size(job->count, MOST_ROWS, threads)},
+                            threads);
+            phase.job.source = AS_THEY_ARE;
+            phase.job.from = scratch;
+            phase.job.from_stride = job->packed->inputs;
+        }
+    }
+    phase.chunks = divide_up(panels, phase.panels);
+    parallel_loop(product_task, &phase, blocks * phase.chunks, workers_for(blocks * phase.chunks, threads), threads);
+}
+
+typedef struct {
+    const network_kernel *kernel;
+    convolution_job job;
+} convolution_phase;
+
+static void tiles_in_task(void *context, int64_t first, int64_t end, int worker) {
+    const convolution_phase *phase = context;
+    (void)worker;
+    phase->kernel->tiles_in(&phase->job, first, end);
+}
+
+static void multiply_task(void *context, int64_t first, int64_t end, int worker) {
+    const convolution_phase *phase = context;
+    (void)worker;
+    phase->kernel->multiply(&phase->job, first, end);
+}
+
+static void tiles_out_task(void *context, int64_t first, int64_t end, int worker) {
+    const convolution_phase *phase = context;
+    (void)worker;
+    phase->kernel->tiles_out(&phase->job, first, end);
+}
+
+static int64_t points_of(const packed_convolution *packed) { return (packed->tile + 2) * (packed->tile + 2); }
+
+static int64_t tile_count(const packed_convolution *packed, const block_map *map) {
+    return map->batch * divide_up(map->height, packed->tile) * divide_up(map->width, packed->tile);
+}
+
+/* Whether a convolution's weights stay in a second-level cache, so that every task may read all of them. */
+static int is_narrow(const packed_convolution *packed) {
+    return points_of(packed) * packed->channels * packed->channels <= NARROW;
+}
+
+/* Tiles of a task of a narrow convolution: tasks of equal size, a whole number of rounds. */
+static int64_t narrow_tiles(int64_t tiles, int64_t threads) {
+    return divide_up(tiles, threads * divide_up(tiles, threads * NARROW_TILES));
+}
+
+/* Floats of one of a convolution's two transformed maps: whole, or of each thread's task. */
+static int64_t transformed_size(const packed_convolution *packed, const block_map *map, int64_t threads) {
+    int64_t tiles = tile_count(packed, map);
+    tiles = is_narrow(packed) ? narrow_tiles(tiles, threads) * workers_for(tiles, threads) : tiles;
+    return divide_up(points_of(packed) * tiles * packed->channels, 16) * 16;
+}
+
+static void narrow_task(void *context, int64_t first, int64_t end, int worker) {
+    const convolution_phase *phase = context;
+    convolution_job job = phase->job;
+    int64_t size = points_of(job.packed) * job.tiles * job.packed->channels;
+    job.input += worker * size, job.output += worker * size;
+    job.first_tile = first, job.tiles = end - first;
+    phase->kernel->tiles_in(&job, first, end);
+    phase->kernel->multiply(&job, 0, points_of(job.packed) * job.packed->channels / PANEL);
+    phase->kernel->tiles_out(&job, first, end);
+}
+
+static void run_convolution(const network_kernel *kernel, const packed_convolution *packed, const float *from,
+                            int64_t from_stride, float *to, const block_map *map, float *transformed,
+                            int64_t threads) {
+    convolution_phase phase = {kernel, {.packed = packed, .from = from, .from_stride = from_stride, .to = to}};
+    convolution_job *job = &phase.job;
+    int64_t panels = packed->channels / PANEL, points = points_of(packed), tiles = tile_count(packed, map);
+    job->height = map->height, job->width = map->width;
+    job->rows = divide_up(map->height, packed->tile);
+    job->columns = divide_up(map->width, packed->tile);
+    job->tiles = tiles;
+    job->input = transformed;
+    job->output = transformed + transformed_size(packed, map, threads);
+    if (is_narrow(packed)) {
+        job->tiles = narrow_tiles(tiles, threads);
+        parallel_pieces((piecewise){narrow_task, &phase, tiles, job->tiles}, threads);
+        return;
+    }
+    int64_t each = piece_size(tiles, job->columns, threads);
+    parallel_pieces((piecewise){tiles_in_task, &phase, tiles, each}, threads);
+    parallel_pieces((piecewise){multiply_task, &phase, points * panels, piece_size(points * panels, panels, threads)},
+                    threads);
+    parallel_pieces((piecewise){tiles_out_task, &phase, tiles, each}, threads);
+}
+
+typedef struct {
+    const network_kernel *kernel;
+    depthwise_job job;
+} depthwise_phase;
+
+static void depthwise_task(void *context, int64_t index, int worker) {
+    const depthwise_phase *phase = context;
+    (void)worker;
+    phase->kernel->depthwise(&phase->job, index / phase->job.height, index % phase->job.height);
+}
+
+/* What a block keeps between its steps. The convolutions' memory serves the scan afterwards. */
+typedef struct {
+    float *left, *scratch;           /* to the end */
+    float *between, *transformed;    /* convolutions */
+    float *hidden, *u, *projected, *scanned;
+} block_memory;
+
+static int64_t carve_block(block_memory *memory, float *base, const packed_block *block, const block_map *map,
+                           int64_t threads) {
+    int64_t pixels = map->batch * map->height * map->width, half = block->half;
+    float *cursor = base, *first, *end;
+    memory->left = cut(&cursor, pixels * half);
+    memory->scratch = cut(&cursor, product_scratch(&block->out_proj, pixels, threads));
+    first = cursor;
+    memory->between = cut(&cursor, pixels * half);
+    memory->transformed = cut(&cursor, 2 * transformed_size(&block->conv1, map, threads));
+    end = cursor;
+    cursor = first;
+    memory->hidden = cut(&cursor, pixels * 4 * half);
+    memory->u = cut(&cursor, pixels * 2 * half);
+    memory->projected = cut(&cursor, pixels * block->x_proj.outputs);
+    memory->scanned = cut(&cursor, pixels * 2 * half);
+    return (cursor > end ? cursor : end) - base;
+}
+
+/* Floats of workspace a block needs on a map. */
+API int64_t medmamba_block_workspace(const packed_block *block, const block_map *map, int64_t threads) {
+    static float origin[1];
+    block_memory memory;
+    return carve_block(&memory, origin, block, map, threads);
+}
+
+static void run_convolutions(const network_kernel *kernel, const packed_block *block, const block_map *map,
+                             const block_memory *memory, int64_t threads) {
+    int64_t half = block->half;
+    product_job last = {.packed = &block->conv3, .source = AS_THEY_ARE, .finish = RECTIFIED,
+                        .from = memory->between, .from_stride = half,
+                        .to = memory->left, .to_stride = half, .count = map->batch * map->height * map->width};
+    run_convolution(kernel, &block->conv1, map->x, 2 * half, memory->left, map, memory->transformed, threads);
+    run_convolution(kernel, &block->conv2, memory->left, half, memory->between, map, memory->transformed, threads);
+    run_product(kernel, &last, memory->scratch, threads);
+}
+
+static int64_t run_scan(const char *variant, const packed_block *block, const block_map *map,
+                        const block_memory *memory, int64_t threads) {
+    int64_t length = map->height * map->width, inner = 2 * block->half;
+    int64_t slice = block->rank + 2 * block->states, row = block->directions * slice;
+    scan_tensor dt = {memory->projected, length * row, row, slice, 1}, b = dt, c = dt;
+    scan_problem problem = {
+        .batch = map->batch, .length = length, .channels = inner, .groups = 1,
+        .directions = block->directions, .states = block->states,
+        .rank = block->rank, .low_rank = 1, .softplus = 1,
+        .u = {memory->u, length * inner, inner, 0, 1}, .dt = dt,
+        .a = block->a, .skip = block->skip, .weight = block->dt_weight, .bias = block->dt_bias,
+        .order = map->order,
+    };
+    scan_output output = {{memory->scanned, length * inner, inner, 0, 1}, NULL};
+    b.data += block->rank;
+    c.data += block->rank + block->states;
+    problem.b = b, problem.c = c;
+    return medmamba_scan_forward(variant, &problem, &output, threads);
+}
+
+static int64_t run_mixer(const char *variant, const network_kernel *kernel, const packed_block *block,
+                         const block_map *map, const block_memory *memory, int64_t threads) {
+    int64_t pixels = map->batch * map->height * map->width, half = block->half, inner = 2 * half, code;
+    product_job in = {.packed = &block->in_proj, .source = NORMALISED, .finish = PLAIN,
+                      .from = map->x + half, .from_stride = 2 * half, .epsilon = (float)block->norm_epsilon,
+                      .to = memory->hidden, .to_stride = 2 * inner, .count = pixels};
+    depthwise_phase phase = {kernel, {block->depthwise, block->depthwise_bias, memory->hidden, 2 * inner, memory->u,
+                                      map->height, map->width, inner}};
+    product_job parameters = {.packed = &block->x_proj, .source = AS_THEY_ARE, .finish = PLAIN,
+                              .from = memory->u, .from_stride = inner,
+                              .to = memory->projected, .to_stride = block->x_proj.outputs, .count = pixels};
+    product_job out = {.packed = &block->out_proj, .source = NORMALISED_AND_GATED, .finish = SHUFFLED,
+                       .from = memory->scanned, .from_stride = inner, .epsilon = (float)block->out_norm_epsilon,
+                       .gate = memory->hidden + inner, .gate_stride = 2 * inner,
+                       .gain = block->gain, .offset = block->offset,
+                       .to = map->y, .to_stride = 2 * half, .count = pixels,
+                       .residual = map->x, .other = memory->left, .other_stride = half};
+    int64_t rows = map->batch * map->height;
+    run_product(kernel, &in, memory->scratch, threads);
+    parallel_loop(depthwise_task, &phase, rows, workers_for(rows, threads), threads);
+    run_product(kernel, &parameters, memory->scratch, threads);
+    code = run_scan(variant, block, map, memory, threads);
+    if (code == 0) {
+        run_product(kernel, &out, memory->scratch, threads);
+    }
+    return code;
+}
+
+API int64_t medmamba_block_forward(const char *variant, const packed_block *block, const block_map *map,
+                                   float *workspace, int64_t threads) {
+    const scan_kernel *kernel = find_kernel(variant);
+    block_memory memory;
+    if (!kernel) {
+        return UNKNOWN_KERNEL;
+    }
+    carve_block(&memory, workspace, block, map, threads);
+    run_convolutions(kernel->network, block, map, &memory, threads);
+    return run_mixer(variant, kernel->network, block, map, &memory, threads);
+}
+
+typedef struct {
+    const network_kernel *kernel;
+    const packed_patches *patches;
+    float *rows;
+} norm_phase;
+
+static void norm_task(void *context, int64_t first, int64_t end, int worker) {
+    const norm_phase *phase = context;
+    int64_t width = phase->patches->product.outputs;
+    (void)worker;
+    phase->kernel->normalise(phase->rows + first * width, end - first, width, phase->patches->gain,
+                             phase->patches->offset, (float)phase->patches->epsilon);
+}
+
+/* Floats of workspace a reduction needs. */
+API int64_t medmamba_patches_workspace(const packed_patches *patches, const patch_map *map, int64_t threads) {
+    return product_scratch(&patches->product, map->batch * map->rows * map->columns, threads);
+}
+
+API int64_t medmamba_patches_forward(const char *variant, const packed_patches *patches, const patch_map *map,
+                                     float *workspace, int64_t threads) {
+    const scan_kernel *kernel = find_kernel(variant);
+    int64_t count = map->batch * map->rows * map->columns;
+    product_job job = {.packed = &patches->product, .source = patches->gain ? PATCHES : NORMALISED_PATCHES,
+                       .finish = PLAIN, .patches = patches, .map = map, .epsilon = (float)patches->epsilon,
+                       .to = map->y, .to_stride = patches->product.outputs, .count = count};
+    if (!kernel) {
+        return UNKNOWN_KERNEL;
+    }
+    run_product(kernel->network, &job, workspace, threads);
+    if (patches->gain) {
+        norm_phase phase = {kernel->network, patches, map->y};
+        parallel_pieces((piecewise){norm_task, &phase, count, piece_size(count, MOST_ROWS, threads)}, threads);
+    }
+    return 0;
+}
+
+typedef struct {
+    const scan_kernel *kernel;
+    int64_t count;
+    float sums[MOST_THREADS];
+} peak_loop;
+
+static void peak_task(void *context, int64_t index, int worker) {
+    peak_loop *loop = context;
+    (void)worker;
+    loop->sums[index] = loop->kernel->network->multiply_add(loop->count);
+}
+
+/* Does 12 * count multiply-adds of whole vectors, from registers alone, on each thread; returns the vectors done in
+ * all, times their width: what the processor can do in that time at most. 0 for an unknown variant. */
+API int64_t medmamba_multiply_adds(const char *variant, int64_t count, int64_t threads) {
+    peak_loop loop = {find_kernel(variant), count, {0}};
+    int workers = workers_for(threads, threads);
+    if (!loop.kernel) {
+        return 0;
+    }
+    parallel_loop(peak_task, &loop, workers, workers, threads);
+    return 12 * count * loop.kernel->width * workers;
+}
