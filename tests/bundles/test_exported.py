@@ -124,21 +124,6 @@ def test_evaluation_of_an_exported_network_gives_the_same_scores(trained: Bundle
     assert first["auc"] == pytest.approx(second["auc"], abs=1e-4)
 
 
-def test_monai_loads_the_weights_with_a_new_head_and_the_file(trained: BundleCopy) -> None:
-    from monai.bundle import load
-
-    where: dict[str, Any] = {"name": trained.root.name, "bundle_dir": trained.root.parent, "device": "cpu"}
-    override = {"net_override": {"num_classes": 5}, "copy_model_args": {"exclude_vars": "head"}}
-    network = load(workflow_type="inference", **where, **override)
-    weights = torch.load(trained.root / "models" / "model.pt", weights_only=True)
-    state = network.state_dict()
-    assert {name for name in weights if not torch.equal(weights[name], state[name])} == {"head.weight", "head.bias"}
-    assert state["head.weight"].shape[0] == 5
-    scripted, _, texts = load(load_ts_module=True, config_files=["model.json"], **where)
-    assert scripted(torch.zeros(1, 1, 32, 40)).shape == (1, 3)
-    assert json.loads(texts["model.json"])["class_names"] == ["benign", "malignant", "normal"]
-
-
 def test_a_file_for_other_images_is_refused(trained: BundleCopy, tmp_path: Path) -> None:
     file = str(trained.root / "models" / "model.ts")
     assert "preprocessing digest" in refused(CheckpointError, trained, tmp_path, exported=file, image_size=64)
