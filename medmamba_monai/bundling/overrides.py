@@ -106,16 +106,16 @@ def unused_keys(items: Mapping[str, ConfigItem], entries: set[str]) -> list[str]
 
 
 def idle_keys(items: Mapping[str, ConfigItem]) -> list[str]:
-    """List keys that belong to training or evaluation in a config that does neither, such as epochs in inference.
+    """List keys that belong to another mode than the config's, such as epochs in inference or split in training.
 
     One set of overrides may serve all modes of a bundle, so this is no error.
 
     Args:
         items: every config item by id, as MONAI's resolver holds them.
     """
-    if "train" in items:
-        return []
     busy = _referred(items) | TRACKING
+    if "train" in items and "split" in busy:
+        return []  # evaluation is merged over the training's config, some of whose own keys then rest
     return [key.name for key in KEYS if key.name in items and key.name not in busy]
 
 

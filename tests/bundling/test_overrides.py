@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medmamba_monai.bundling.overrides import check_overrides, running, unused_keys
+from medmamba_monai.bundling.overrides import check_overrides, idle_keys, running, running_with, unused_keys
 from medmamba_monai.bundling.reporting import root_cause
 from medmamba_monai.errors import ConfigError
 
@@ -101,6 +101,38 @@ def test_spellings_of_the_command_line_take_effect(tmp_path: Path) -> None:
         "2026",
     ]
     assert [flow.parser.get(key) for key in ("amp", "run_name", "output_dir")] == [False, None, "2026"]
+
+
+def idle(config: dict[str, Any]) -> list[str]:
+    parser = ConfigParser(config)
+    parser.parse()
+    return idle_keys(parser.ref_resolver.items)
+
+
+def test_keys_of_another_mode_are_idle() -> None:
+    inference = {"epochs": 3, "batch_size": 2, "dataloader": "@batch_size"}
+    assert idle(inference) == ["epochs"]
+    training = {"epochs": 3, "exported": "net.onnx", "train": "@epochs"}
+    assert idle(training) == ["exported"]
+    evaluation = {"epochs": 3, "resume": False, "split": "test", "train": "@epochs", "validate": "@split"}
+    assert idle(evaluation) == []
+
+
+class Server:
+    """Evaluates configs for others."""
+
+    def __init__(self) -> None:
+        self.bundle_path = "somewhere"
+
+    def ask(self, attribute: str) -> Any:
+        return running_with(attribute)
+
+
+def test_who_evaluates_a_config_is_found_by_what_it_knows() -> None:
+    server = Server()
+    assert server.ask("bundle_path") is server
+    assert server.ask("no_such_attribute") is None
+    assert running_with("bundle_path") is None
 
 
 def test_outside_a_config_the_check_says_that_it_does_nothing() -> None:

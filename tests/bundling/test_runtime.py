@@ -115,6 +115,28 @@ def test_the_trained_network_is_built_from_its_description(tmp_path: Path) -> No
         runtime.trained_network(info(network={}))
 
 
+def test_a_network_without_weights_of_its_own_is_described_only_where_others_give_them(tmp_path: Path) -> None:
+    """MONAI's federated client disables the evaluator's loader of weights; nothing else may do without model.json."""
+    loader = {"_target_": "medmamba_monai.bundling.runtime.ModelCheckpointLoader"}
+    config = {
+        "_meta_": {"network_data_format": {"inputs": {"image": {"spatial_shape": [32, 48]}}}},
+        "preset": "nano",
+        "in_channels": 1,
+        "spatial_dims": 2,
+        "validate": {"handlers": [loader]},
+        "ckpt_dir": str(tmp_path),
+    }
+    with pytest.raises(RuntimeError) as caught:
+        evaluate("$runtime.trained_info(@ckpt_dir)", **config)
+    assert isinstance(root_cause(caught.value), CheckpointError)
+    config["validate"] = {"handlers": [{**loader, "_disabled_": True}]}
+    described = evaluate("$runtime.trained_info(@ckpt_dir)", **config)
+    assert (described.class_names, described.image_size) == ([], [32, 48])
+    assert described.network["dims"][0] == networks.PRESETS["nano"].dims[0]
+    info().save(tmp_path)
+    assert evaluate("$runtime.trained_info(@ckpt_dir)", **config).class_names == ["a", "b"]
+
+
 def test_pretrained_weights_are_loaded(tmp_path: Path) -> None:
     source, target = (networks.create("nano", num_classes=2, in_channels=1) for _ in range(2))
     torch.save(source.state_dict(), tmp_path / "model.pt")

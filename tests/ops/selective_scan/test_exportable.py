@@ -10,7 +10,7 @@ from medmamba_monai.ops.selective_scan import exportable, reference
 from . import problems
 
 
-@pytest.mark.parametrize("spatial", [(1, 1), (1, 2), (5, 7), (8, 8), (3, 4, 5)])
+@pytest.mark.parametrize("spatial", [(1, 1), (1, 2), (5, 7), (8, 8), (3, 4, 5), (33, 31)])
 @pytest.mark.parametrize("states", [1, 16])
 def test_equals_the_reference(spatial: tuple[int, ...], states: int) -> None:
     inputs = problems.directional(spatial, batch=2, states=states)
