@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +122,7 @@ def optimize_for_inference(network: MedMamba) -> MedMamba:
     result = result.eval().requires_grad_(False)
     if result.spatial_dims == 2 and _may_pack(result.config["scan_backend"]):
         result.patch_embed = _with_twin(result.patch_embed)  # type: ignore[assignment]
+        stage: Any  # a module's children have no types
         for stage in result.stages:
             stage.merge = _with_twin(stage.merge)
             for i, block in enumerate(stage.blocks):
@@ -163,7 +164,7 @@ def _pack(module: nn.Module) -> tuple[Packed | None, tuple[int, ...]]:
     if isinstance(module, PatchEmbedding):
         conv, norm = module.proj, module.norm
         if PackedEmbedding.unavailable(conv.weight[0].numel(), len(conv.weight)) is None:
-            arguments = (conv.weight, conv.bias, norm.weight, norm.bias, norm.eps, module.pad)
+            arguments = (conv.weight, cast(Tensor, conv.bias), norm.weight, norm.bias, norm.eps, module.pad)
             return PackedEmbedding(*arguments), (1, conv.weight.shape[1], 13, 10)
     elif isinstance(module, PatchMerging):
         norm, weight = module.norm, module.reduction.weight
@@ -177,7 +178,7 @@ def _pack(module: nn.Module) -> tuple[Packed | None, tuple[int, ...]]:
 
 
 def _weights(block: SSConvSSMBlock) -> BlockWeights:
-    mixer, conv, branch = block.mixer, block.mixer.conv, block.conv_branch
+    mixer, conv, branch = block.mixer, block.mixer.conv, cast(Any, block.conv_branch)  # a FoldedConvBranch
     return BlockWeights(
         scale=branch.scale.flatten(),
         shift=branch.shift.flatten(),
@@ -191,7 +192,7 @@ def _weights(block: SSConvSSMBlock) -> BlockWeights:
         norm_bias=block.norm.bias,
         in_proj=mixer.in_proj.weight,
         depthwise=conv.weight.flatten(0, 1),
-        depthwise_bias=conv.bias,
+        depthwise_bias=cast(Tensor, conv.bias),
         x_proj=mixer.x_proj,
         A=-torch.exp(mixer.A_log.float()),
         D=mixer.D,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_double, c_int64, c_void_p
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -193,9 +193,10 @@ class PackedBlock(Packed):
 
 def _pack(weights: BlockWeights, tile: int) -> dict[str, Tensor]:
     """Rearrange all weights, in float64."""
-    w = weights._replace(
-        **{name: t.detach().cpu().double() for name, t in weights._asdict().items() if isinstance(t, Tensor)}
-    )
+    double: dict[str, Any] = {
+        name: t.detach().cpu().double() for name, t in weights._asdict().items() if isinstance(t, Tensor)
+    }
+    w = weights._replace(**double)
     x_proj = w.x_proj.flatten(0, 1)
     packed = {
         "conv1": panels(transform_convolution(w.conv1, tile)),
