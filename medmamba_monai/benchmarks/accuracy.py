@@ -1,7 +1,7 @@
 """Bundle-trained networks against the linear baseline on real labelled packs, the same grouped split for both.
 
-The test part is drawn once, by groups, and looked at once, at the end of each run; sizes and epochs below were chosen
-on the validation part alone. Runs already in the table are left out, so an interrupted benchmark goes on. Imports data
+The test part is drawn once, by groups and without copies of what is trained on, and looked at once, at the end of each
+run; sizes and epochs below were chosen on the validation part alone. Runs already in the table are left out, so an interrupted benchmark goes on. Imports data
 and the other benchmark modules; the bundles run in processes of their own.
 """
 
@@ -17,12 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..data import Datalist, build_datalist
+from ..data import Datalist, build_datalist, find_duplicates
 from ..errors import DataError, MedMambaError
 from ..metrics import classification_report
 from . import linear
@@ -67,7 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
     done = {(row["pack"], row["model"], row["seed"]) for row in read_rows(arguments.out)}
     for pack in arguments.packs:
         folder = (arguments.data / pack).resolve()
-        datalist = build_datalist(folder, seed=0, fractions=FRACTIONS, exclude_classes=list(RECIPES[pack].exclude))
+        datalist = build_datalist(
+            folder,
+            seed=0,
+            fractions=FRACTIONS,
+            exclude_classes=list(RECIPES[pack].exclude),
+            find_copies=partial(find_duplicates, folder),
+        )
         if (pack, BASELINE, "0") not in done:
             append_rows(arguments.out, [_baseline(pack, folder, datalist)])
         for seed in arguments.seeds:

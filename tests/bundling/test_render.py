@@ -113,3 +113,16 @@ def test_the_table_of_keys_and_the_configs_agree(clone: Path) -> None:
     assert top == {key.name for key in KEYS} | PARTS
     readme = files["docs/README.md"]
     assert all(f"| `{key.name}` |" in readme for key in KEYS)
+
+
+def test_the_card_names_the_metric_that_decides(clone: Path) -> None:
+    _, files = render(clone)
+    assert "the best validation balanced accuracy are kept" in files["docs/README.md"]
+    assert "--task multilabel" in files["docs/README.md"]
+    edit(
+        clone / "configs" / "modalities" / "chest_xray.json",
+        lambda o: (o["train"].update(key_metric="quadratic_kappa"), o["card"].pop("several_labels")),
+    )
+    _, files = render(clone)
+    assert "the best validation quadratic kappa are kept" in files["docs/README.md"]
+    assert "--task multilabel" not in files["docs/README.md"]

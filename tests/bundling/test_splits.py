@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -77,3 +78,49 @@ def test_an_empty_part_names_the_list(images: Path, tmp_path: Path) -> None:
     made = splits(images, datalist=str(file))
     with pytest.raises(DataError, match=r"list\.json: the validation part"):
         made.items("validation")
+
+
+@pytest.fixture
+def leaking(images: Path) -> Path:
+    """A list whose test part has a copy of a training image."""
+    rng = np.random.default_rng(0)
+    for name in ("a/0.png", "a/1.png", "b/0.png"):
+        Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(images / name)
+    (images / "a" / "1.png").write_bytes((images / "a" / "0.png").read_bytes())
+    parts = {"training": ["a/0", "b/0"], "validation": ["a/2"], "test": ["a/1", "b/1"]}
+    records = {p: [{"image": f"{n}.png", "label": "ab".index(n[0])} for n in names] for p, names in parts.items()}
+    file = images.parent / "leaking.json"
+    file.write_text(json.dumps({"class_names": ["a", "b"], **records}))
+    return file
+
+
+def test_leakage_is_refused_or_remarked(images: Path, leaking: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = splits(images, datalist=str(leaking))
+    with pytest.raises(DataError, match=r"leaking\.json: 1 pairs of images .* a/0.png \(training\) = a/1.png \(test\)"):
+        made.refuse_leakage()
+    allowed = splits(images, datalist=str(leaking), allow_leakage=True)
+    allowed.refuse_leakage()
+    assert "scores will be too good" in caplog.text
+    assert allowed.remarks["leakage"]["exact_copies"] == 1
+    caplog.clear()
+    clean = splits(images, "clean")
+    clean.refuse_leakage()
+    assert clean.remarks == {}
+    assert clean.datalist.source["copies_kept_together"] == [["a/0.png", "a/1.png"]]
+    assert caplog.text == ""
+
+
+def test_items_of_a_part_have_the_same_keys_whoever_has_a_group(images: Path, leaking: Path) -> None:
+    content = json.loads(leaking.read_text())
+    content["training"][0]["group"] = "P1"
+    leaking.write_text(json.dumps(content))
+    items = splits(images, datalist=str(leaking)).items("training")
+    assert [sorted(item) for item in items] == [["file", "image", "label"]] * 2
+
+
+def test_several_labels_an_image(images: Path) -> None:
+    rows = [f"{name}/{index}.png,{('x', 'y', 'x|y')[index % 3]}" for name in "ab" for index in range(10)]
+    (images / "labels.csv").write_text("file,label\n" + "\n".join(rows))
+    made = splits(images, task="multilabel")
+    assert made.class_names == ["x", "y"]
+    assert [item["label"].tolist() for item in made.items("training")] == made.labels("training")

@@ -39,6 +39,17 @@ def test_leaks_and_damage_are_named(films: Path, tmp_path: Path, capsys: pytest.
     assert "training should not go ahead" in printed
 
 
+def test_several_labels_an_image(films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = sorted(path.relative_to(films).as_posix() for path in films.rglob("*.png"))
+    rows = [f"{file},{('round', 'long', 'round|long', 'No Finding')[i % 4]}" for i, file in enumerate(files)]
+    (films / "labels.csv").write_text("file,label\n" + "\n".join(rows))
+    options = ["--output_dir", str(tmp_path / "out")]
+    assert cli.main(["data", "check", str(films), *options]) == 3
+    assert "--task multilabel" in capsys.readouterr().err
+    assert cli.main(["data", "check", str(films), "--task", "multilabel", *options]) == 0
+    assert "round: " in capsys.readouterr().out
+
+
 def test_a_missing_source(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["data", "check", str(tmp_path / "nothing")]) == 3
     assert "no such folder or file" in capsys.readouterr().err
