@@ -1,8 +1,8 @@
 """Bundle-trained networks against the linear baseline on real labelled packs, the same grouped split for both.
 
 The test part is drawn once, by groups and without copies of what is trained on, and looked at once, at the end of each
-run; sizes and epochs below were chosen on the validation part alone. Runs already in the table are left out, so an interrupted benchmark goes on. Imports data
-and the other benchmark modules; the bundles run in processes of their own.
+run; sizes and epochs below were chosen on the validation part alone. Runs already in the table are left out, so an
+interrupted benchmark goes on. Imports data and the other benchmark modules; the bundles run in processes of their own.
 """
 
 from __future__ import annotations
