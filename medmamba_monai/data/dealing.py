@@ -75,8 +75,9 @@ def _refuse_small_classes(entries: Sequence[Entry], groups: Sequence[Hashable], 
     for name, count in sorted(units.items(), key=lambda item: natural_key(item[0])):
         if count < needed:
             copies = " that are no copies of one another" if compared else ""
+            alike = ", or deal copies out one by one with --allow_leakage true" if compared else ""
             raise DataError(
                 f"class {name!r} has {count} images or patients{copies}, too few for {needed} splits",
                 remedy=f"add images, leave it out with exclude_classes=['{name}'], or accept that a split "
-                "lacks it with allow_missing_classes",
+                f"lacks it with allow_missing_classes{alike}",
             )

@@ -47,7 +47,7 @@ def prepare_datalist(
         class_names: the classes in their order; must agree with a list that exists.
         allow_leakage: accept a list with a group in two splits.
         keep_copies_together: where splits are drawn, read all images first and let copies of one picture come to
-            lie in one split; what was found is kept in ``output_dir``.
+            lie in one split, unless leakage is allowed; what was found is kept in ``output_dir``.
         progress: show a progress bar while images are read.
         **options: as for ``build_datalist``, among them ``task``, which must agree with a list that exists.
 
@@ -69,7 +69,7 @@ def prepare_datalist(
             raise _other_list(target, f"it differs from {given}")
     elif earlier is None:
         options["allow_leakage"] = allow_leakage
-        if keep_copies_together:
+        if keep_copies_together and not allow_leakage:
             cache = None if target is None else target.parent
             options["find_copies"] = partial(find_duplicates, root, cache_dir=cache, progress=progress)
         result = build_datalist(root, csv=given, class_names=class_names, seed=seed, **options)

@@ -28,10 +28,13 @@ FAT, LIVER = -100.0, 60.0
 
 
 def hounsfield(inside: float, seed: int) -> np.ndarray:
-    """A slice (40, 48) of air with a disc of ``inside`` HU and whole-numbered noise."""
+    """A slice (40, 48) of air with a body of ``inside`` HU, an ellipse of its own, and whole-numbered noise."""
+    rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:40, :48]
-    body = (rows - 20) ** 2 + (columns - 24) ** 2 < 15**2
-    noise = np.random.default_rng(seed).integers(-20, 20, (40, 48))
+    height, width = rng.uniform(6, 15, 2)
+    row, column = rng.uniform(15, 25), rng.uniform(15, 33)
+    body = ((rows - row) / height) ** 2 + ((columns - column) / width) ** 2 < 1
+    noise = rng.integers(-20, 20, (40, 48))
     return np.where(body, inside + noise, -1000.0)
 
 

@@ -33,9 +33,12 @@ for _schema in (
     OPERATORS.define(_schema, tags=TAGS)
 
 
-@torch.compiler.assume_constant_result
 def _runs_triton(device_type: str, backend: str | None) -> bool:
     return dispatch.resolve(device_type, backend) == "triton"
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import the compiler, and Triton, with this package.
+_runs_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def fuses(x: Tensor, backend: str | None = None) -> bool:
