@@ -198,3 +198,15 @@ def test_what_uncertain_labels_mean_stays_with_the_list(dataset: Path, tmp_path:
     assert prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel") == used
     with pytest.raises(DataError, match="belongs to other data"):
         prepare_datalist(dataset, output_dir=tmp_path / "out", task="multilabel", uncertain="negative")
+
+
+def test_where_leakage_is_allowed_copies_are_dealt_out_one_by_one(tmp_path: Path, make_images: MakeImages) -> None:
+    """The way out for pictures that only look alike, all of one class here."""
+    dataset = make_images(tmp_path / "alike", {"a": 6, "b": 6})
+    for index in range(1, 6):
+        (dataset / "a" / f"{index}.png").write_bytes((dataset / "a" / "0.png").read_bytes())
+    with pytest.raises(DataError, match=r"class 'a' has 1 .* no copies of one another.*--allow_leakage true"):
+        prepare_datalist(dataset, output_dir=tmp_path / "out", keep_copies_together=True)
+    used = prepare_datalist(dataset, output_dir=tmp_path / "out", keep_copies_together=True, allow_leakage=True)
+    assert all(used.counts(part)[0] for part in PARTS)
+    assert "copies_kept_together" not in used.source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from types import SimpleNamespace
 
@@ -62,3 +63,9 @@ def test_explain_has_a_line_for_each(fresh: None) -> None:
     lines = explain("cpu").splitlines()
     assert [line.split()[0] for line in lines] == list(dispatch.BACKENDS)
     assert sum("chosen" in line.split(":")[-1] for line in lines) == 1
+
+
+@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("clang")), reason="no C compiler built the library")
+def test_the_c_kernel_is_there_and_right() -> None:
+    """Its own tests are skipped without it; a kernel that was not built, or that is refused, must not go unseen."""
+    assert dispatch.unavailable("cpu", "cpu") is None
