@@ -257,6 +257,7 @@ KEYS = (
     Key("tracking_uri", "text?", "MLflow server or database; default: sqlite in output_dir"),
     Key("experiment_name", "text", "MLflow experiment"),
     Key("run_name", "text?", "MLflow run; null: a unique name is made"),
+    Key("parent_run_id", "text?", "MLflow run that this one is shown under, as a fold or a trial; null: none"),
     Key("save_execute_config", "flag or path", "write the config that was run beside the outputs"),
 )
 """Every key, in the order the docs list them."""

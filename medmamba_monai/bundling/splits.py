@@ -205,6 +205,10 @@ class Splits:
         """Return the label of every image of a part: a class index, or with several classes a list of 0 and 1."""
         return self.datalist.labels(part)
 
+    def groups(self, part: str) -> dict[str, str]:
+        """Return relative path → patient or other group, of the images of a part that have one."""
+        return {record["image"]: record["group"] for record in self.datalist.records(part) if "group" in record}
+
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """Digests of which files there are (``files``), and of which file is in which part (``parts``)."""

@@ -39,6 +39,7 @@ MOST_KEPT_METRICS = 200_000
 BATCH = 500  # MLflow accepts 1000 metrics and 100 parameters a call
 PARAMS_BATCH = 100
 LONGEST_ERROR = 5000
+PARENT_TAG = "mlflow.parentRunId"
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class MLflowTracker:
         class_names: recorded as a parameter.
         data_digest: digest of the datalist, recorded as a parameter.
         tags: recorded as tags.
+        parent_run_id: run under which MLflow shows this one; None: none.
         artifacts: files and folders that are recorded at the end, those that exist then.
         timeout: seconds a server may take to answer.
 
@@ -89,6 +91,7 @@ class MLflowTracker:
         class_names: Sequence[str] | None = None,
         data_digest: str | None = None,
         tags: Mapping[str, str] | None = None,
+        parent_run_id: str | None = None,
         artifacts: Sequence[str | Path] = (),
         timeout: float = 5.0,
     ) -> None:
@@ -104,7 +107,7 @@ class MLflowTracker:
         self.evaluator = evaluator
         self.artifacts = [Path(path) for path in artifacts]
         self.timeout = timeout
-        self.tags = dict(tags or {})
+        self.tags = dict(tags or {}) | ({PARENT_TAG: parent_run_id} if parent_run_id else {})
         extra = {"class_names": class_names, "data_digest": data_digest}
         self.params = dict(params or {}) | {name: value for name, value in extra.items() if value is not None}
         self.run_id: str | None = None

@@ -38,18 +38,20 @@ class Prediction:
         file: its name as the datalist has it.
         label: true class number, a 0 or 1 for each class where an image may have several, or None.
         probabilities: one per class.
+        group: the patient or other group the image belongs to; empty where it has none.
     """
 
     file: str
     label: Label | None
     probabilities: tuple[float, ...]
+    group: str = ""
 
 
 class PredictionWriter:
     """Writes one row per image, sorted by file, and the metrics of the whole set.
 
-    ``predictions.csv`` has the columns file, label (class name, only where labels are known), prediction
-    (class name) and one column of probabilities per class under the class's name. Where an image may have several
+    ``predictions.csv`` has the columns file, group (only with ``groups``), label (class name, only where labels are
+    known), prediction (class name) and one column of probabilities per class under the class's name. Where an image may have several
     classes, label and prediction are their names joined by "|", or "No Finding". ``metrics.json`` is what
     ``metrics`` returns. The results of several processes are joined; an item that padding gave to two of them
     counts once.
@@ -69,6 +71,7 @@ class PredictionWriter:
         task: "multiclass" or "multilabel".
         threshold: with task "multilabel", probability from which on a class is predicted.
         remarks: what is to stand in ``metrics.json`` besides the metrics.
+        groups: file name → patient or other group; empty: groups are not known, and there is no such column.
 
     Raises:
         ConfigError: class names that repeat or collide with the other columns, or an unknown task or threshold.
@@ -94,6 +97,7 @@ class PredictionWriter:
         task: str = "multiclass",
         threshold: float = 0.5,
         remarks: Mapping[str, Any] | None = None,
+        groups: Mapping[str, str] | None = None,
     ) -> None:
         if task not in ("multiclass", "multilabel"):
             raise ConfigError(f"task={task!r}", remedy="use multiclass or multilabel")
@@ -102,9 +106,10 @@ class PredictionWriter:
         self.several = task == "multilabel"
         self.threshold = float(threshold)
         self.remarks = dict(remarks or {})
+        self.groups = dict(groups or {})
         self.output_dir = Path(output_dir)
         self.class_names = [str(name) for name in class_names]
-        columns = ["file", "label", "prediction", *self.class_names]
+        columns = ["file", "group", "label", "prediction", *self.class_names]
         for name in columns:
             if columns.count(name) > 1:
                 raise ConfigError(f"'{name}' occurs twice or is the name of another column", where="class_names")
@@ -130,7 +135,9 @@ class PredictionWriter:
         for output, item in zip(outputs, items, strict=True):
             file = self._file_of(item)
             label = self._label_of(output, item, file) if self.labelled else None
-            self._predictions.append(Prediction(file, label, self._probabilities(output, file)))
+            self._predictions.append(
+                Prediction(file, label, self._probabilities(output, file), self.groups.get(file, ""))
+            )
 
     def _file_of(self, item: Mapping[str, Any]) -> str:
         name = item.get(self.file_key)
@@ -202,13 +209,15 @@ class PredictionWriter:
     def _table(self, predictions: Sequence[Prediction]) -> bytes:
         text = io.StringIO(newline="")
         table = csv.writer(text, lineterminator="\n")
+        group_column = ["group"] if self.groups else []
         label_column = ["label"] if self.labelled else []
-        table.writerow(["file", *label_column, "prediction", *self.class_names])
+        table.writerow(["file", *group_column, *label_column, "prediction", *self.class_names])
         for prediction in predictions:
             label = [] if prediction.label is None else [self._text(prediction.label)]
             predicted = self._text(self._decided(prediction.probabilities))
             numbers = [f"{value:.8g}" for value in prediction.probabilities]
-            table.writerow([prediction.file, *label, predicted, *numbers])
+            group = [prediction.group] if self.groups else []
+            table.writerow([prediction.file, *group, *label, predicted, *numbers])
         return text.getvalue().encode("utf-8")
 
     def _decided(self, probabilities: Sequence[float]) -> Label:

@@ -5,12 +5,14 @@ May import ``errors``; knows neither engines, handlers nor data.
 
 from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report, confusion_matrix, score
 from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_report
+from medmamba_monai.metrics.table import PredictionTable
 from medmamba_monai.metrics.tasks import check_score, default_score, report_of, watched_scores
 from medmamba_monai.metrics.validation import ValidationScore, predictions_and_findings, predictions_and_labels
 
 __all__ = [
     "MULTILABEL_SCORE_NAMES",
     "SCORE_NAMES",
+    "PredictionTable",
     "ValidationScore",
     "check_score",
     "classification_report",

@@ -195,3 +195,12 @@ def test_several_classes_that_make_no_sense(tmp_path: Path) -> None:
         PredictionWriter(tmp_path, NAMES, task="multi")
     with pytest.raises(ConfigError, match="threshold=1.0"):
         PredictionWriter(tmp_path, NAMES, task="multilabel", threshold=1.0)
+
+
+def test_groups_stand_beside_the_files(tmp_path: Path) -> None:
+    items = data(4)
+    groups = {items[0]["file"]: "P1", items[1]["file"]: "P1"}
+    evaluate(items, PredictionWriter(tmp_path, NAMES, softmax=True, groups=groups))
+    assert {row["file"]: row["group"] for row in rows(tmp_path)} == {
+        i["file"]: groups.get(i["file"], "") for i in items
+    }
