@@ -51,9 +51,9 @@ class PredictionWriter:
     """Writes one row per image, sorted by file, and the metrics of the whole set.
 
     ``predictions.csv`` has the columns file, group (only with ``groups``), label (class name, only where labels are
-    known), prediction (class name) and one column of probabilities per class under the class's name. Where an image may have several
-    classes, label and prediction are their names joined by "|", or "No Finding". ``metrics.json`` is what
-    ``metrics`` returns. The results of several processes are joined; an item that padding gave to two of them
+    known), prediction (class name) and one column of probabilities per class under the class's name. Where an image
+    may have several classes, label and prediction are their names joined by "|", or "No Finding". ``metrics.json``
+    is what ``metrics`` returns. The results of several processes are joined; an item that padding gave to two of them
     counts once.
 
     Args:
