@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from medmamba_monai.errors import ConfigError
+from medmamba_monai.metrics.bootstrap import RESAMPLES
 from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report
 from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_report
 
-__all__ = ["check_score", "default_score", "report_of", "watched_scores"]
+__all__ = [
+    "LOSSES",
+    "check_score",
+    "default_score",
+    "evaluation_of",
+    "report_of",
+    "score_mode",
+    "score_names",
+    "watched_scores",
+]
+
+LOSSES = ("brier", "log_loss", "ece", "hamming_loss")
+"""Metrics of which smaller is better."""
+
 
 _REPORTS: dict[str, Callable[..., dict[str, Any]]] = {
     "multiclass": classification_report,
@@ -18,13 +33,13 @@ _REPORTS: dict[str, Callable[..., dict[str, Any]]] = {
 _NAMES = {"multiclass": SCORE_NAMES, "multilabel": MULTILABEL_SCORE_NAMES}
 _DEFAULTS = {"multiclass": "balanced_accuracy", "multilabel": "auc"}
 _WATCHED = {
-    "multiclass": ("accuracy", "balanced_accuracy", "auc", "f1"),
-    "multilabel": ("auc", "average_precision", "f1", "exact_match"),
+    "multiclass": ("accuracy", "balanced_accuracy", "auc", "f1", "log_loss"),
+    "multilabel": ("auc", "average_precision", "f1", "exact_match", "log_loss"),
 }
 
 
 def report_of(task: str) -> Callable[..., dict[str, Any]]:
-    """The function that computes all metrics of a task.
+    """The function that computes all metrics of a task, without intervals unless told to.
 
     Raises:
         ConfigError: there is no such task.
@@ -34,6 +49,39 @@ def report_of(task: str) -> Callable[..., dict[str, Any]]:
         'multilabel_report'
     """
     return _REPORTS[_checked(task)]
+
+
+def evaluation_of(task: str) -> Callable[..., dict[str, Any]]:
+    """The same with bootstrap and DeLong intervals, over ``clusters`` where given.
+
+    Raises:
+        ConfigError: there is no such task.
+
+    Example:
+        >>> labels, probabilities = [0, 1] * 10, [[0.9, 0.1], [0.2, 0.8]] * 10
+        >>> evaluation_of("multiclass")(labels, probabilities, ["a", "b"])["resampling"]["unit"]
+        'image'
+    """
+    return partial(report_of(task), resamples=RESAMPLES)
+
+
+def score_names(task: str) -> tuple[str, ...]:
+    """All metrics of a task that are one number.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    return _NAMES[_checked(task)]
+
+
+def score_mode(name: str) -> str:
+    """Which values of a metric are better, as the handlers that choose weights take it.
+
+    Example:
+        >>> score_mode("auc"), score_mode("log_loss")
+        ('max', 'min')
+    """
+    return "min" if name in LOSSES else "max"
 
 
 def default_score(task: str) -> str:
@@ -57,7 +105,7 @@ def watched_scores(task: str, key_metric: str) -> list[str]:
 
     Example:
         >>> watched_scores("multilabel", "auc")
-        ['average_precision', 'f1', 'exact_match']
+        ['average_precision', 'f1', 'exact_match', 'log_loss']
     """
     return [name for name in _WATCHED[_checked(task)] if name != key_metric]
 

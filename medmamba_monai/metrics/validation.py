@@ -58,9 +58,7 @@ class ValidationScore(Metric):
     """A metric of a task's report as an Ignite metric: a Python float, NaN where undefined.
 
     Args:
-        name: for one class an image accuracy, balanced_accuracy, auc, f1, sensitivity, specificity or
-            quadratic_kappa; for several auc, average_precision, f1, sensitivity, specificity, exact_match or
-            hamming_loss, which is a loss: smaller is better.
+        name: one of ``score_names(task)``; ``score_mode(name)`` says whether larger or smaller is better.
         softmax: predictions are logits; with task "multilabel" a sigmoid makes probabilities of them.
         output_transform: gives (predictions (B, C), labels (B) or (B, C)) from the engine's output.
         task: "multiclass" or "multilabel".
