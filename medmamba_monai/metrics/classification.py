@@ -94,8 +94,8 @@ def classification_report(
     undefined: dict[str, str] = {}
     per_class: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(class_names):
-        columns = (part[:, index] for part in predictions[:3])
-        per_class[name], reasons = one_class(*columns, predictions.probabilities)
+        flags, calls = predictions.truth[:, index], predictions.called[:, index]
+        per_class[name], reasons = one_class(flags, predictions.values[:, index], calls, predictions.probabilities)
         undefined |= {f"{name}.{metric}": reason for metric, reason in reasons.items()}
     means, reasons = macro_means(per_class, MACRO["multiclass"])
     undefined |= reasons
@@ -147,9 +147,7 @@ def score(name: str, labels: Sequence[int], probabilities: Any) -> float:
     if name not in SCORE_NAMES:
         raise DataError(f"there is no metric '{name}'", remedy=f"one of: {', '.join(SCORE_NAMES)}")
     values = np.asarray(probabilities, dtype=np.float64)
-    names = [str(index) for index in range(values.shape[-1])]
-    value = classification_report(labels, values, names)[name]
-    return float("nan") if value is None else float(value)
+    return multiclass_predictions(labels, values, [str(index) for index in range(values.shape[-1])]).score(name)
 
 
 def _checked(labels: Sequence[int], probabilities: Any, classes: int) -> tuple[npt.NDArray[np.int64], Values]:

@@ -43,6 +43,12 @@ class Predictions(NamedTuple):
     task: str
     probabilities: bool
 
+    def score(self, name: str) -> float:
+        """One metric over all classes, NaN where undefined; without the rest of a report, for every epoch."""
+        count = len(self.truth)
+        found = self.resampled(np.arange(count))(np.ones((1, count)))
+        return float(found[name, None][0]) if (name, None) in found else float("nan")
+
     def resampled(self, member: npt.NDArray[np.intp]) -> ResampledMetrics:
         """All metrics as a function of cluster weights."""
         return ResampledMetrics(

@@ -8,6 +8,7 @@ of scores comes from metrics.ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -132,7 +133,7 @@ class ResampledMetrics:
             found["brier", name], found["ece", name] = means[:, 2 + index], gaps[:, 1 + index]
         return found
 
-    def _by_cluster(self, rows: object) -> object:
+    def _by_cluster(self, rows: Any) -> Any:
         """Sum (N, K) rows, sparse, by cluster: (G, K)."""
         from scipy.sparse import csr_matrix
 
@@ -141,7 +142,7 @@ class ResampledMetrics:
         return (gather @ csr_matrix(rows)).tocsr()
 
 
-def _cells(truth: Flags, called: Flags, task: str) -> object:
+def _cells(truth: Flags, called: Flags, task: str) -> Any:
     """For each image 1 at its cell of the confusion matrix; or whether all is right, then tp, fp, fn, tn by class."""
     from scipy.sparse import csr_matrix
 
@@ -174,7 +175,7 @@ def normalised(values: Values) -> Values:
     return values / values.sum(1, keepdims=True)
 
 
-def _gaps(truth: Flags, values: Values, task: str) -> object:
+def _gaps(truth: Flags, values: Values, task: str) -> Any:
     """(N, (1 + C) * BINS): confidence minus outcome in its bin; first of what is predicted, then class by class.
 
     With several classes an image, all single answers stand together in place of what is predicted.

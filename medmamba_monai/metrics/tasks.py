@@ -8,14 +8,16 @@ from typing import Any
 
 from medmamba_monai.errors import ConfigError
 from medmamba_monai.metrics.bootstrap import RESAMPLES
-from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report
-from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_report
+from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report, multiclass_predictions
+from medmamba_monai.metrics.intervals import Predictions
+from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_predictions, multilabel_report
 
 __all__ = [
     "LOSSES",
     "check_score",
     "default_score",
     "evaluation_of",
+    "predictions_of",
     "report_of",
     "score_mode",
     "score_names",
@@ -29,6 +31,10 @@ LOSSES = ("brier", "log_loss", "ece", "hamming_loss")
 _REPORTS: dict[str, Callable[..., dict[str, Any]]] = {
     "multiclass": classification_report,
     "multilabel": multilabel_report,
+}
+_PREDICTIONS: dict[str, Callable[..., Predictions]] = {
+    "multiclass": multiclass_predictions,
+    "multilabel": multilabel_predictions,
 }
 _NAMES = {"multiclass": SCORE_NAMES, "multilabel": MULTILABEL_SCORE_NAMES}
 _DEFAULTS = {"multiclass": "balanced_accuracy", "multilabel": "auc"}
@@ -63,6 +69,19 @@ def evaluation_of(task: str) -> Callable[..., dict[str, Any]]:
         'image'
     """
     return partial(report_of(task), resamples=RESAMPLES)
+
+
+def predictions_of(task: str) -> Callable[..., Predictions]:
+    """The function that checks labels and probabilities of a task and brings them into the form all metrics take.
+
+    Raises:
+        ConfigError: there is no such task.
+
+    Example:
+        >>> predictions_of("multiclass")([0, 1], [[0.9, 0.1], [0.8, 0.2]], ["a", "b"]).score("accuracy")
+        0.5
+    """
+    return _PREDICTIONS[_checked(task)]
 
 
 def score_names(task: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 
-from medmamba_monai.metrics.tasks import check_score, report_of
+from medmamba_monai.metrics.tasks import check_score, predictions_of
 
 __all__ = ["ValidationScore", "predictions_and_findings", "predictions_and_labels"]
 
@@ -119,6 +119,5 @@ class ValidationScore(Metric):
         if bad:
             logger.warning("%d of %d predictions are not finite: %s is undefined", bad, len(values), self.name)
             return math.nan
-        report = report_of(self.task)(labels, values, [str(index) for index in range(values.shape[1])])
-        value = report[self.name]
-        return math.nan if value is None else float(value)
+        names = [str(index) for index in range(values.shape[1])]
+        return predictions_of(self.task)(labels, values, names).score(self.name)

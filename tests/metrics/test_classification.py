@@ -131,11 +131,14 @@ def test_one_class_only() -> None:
 @pytest.mark.parametrize("name", SCORE_NAMES)
 def test_single_scores(name: str) -> None:
     labels, probabilities = sample(3)
-    assert score(name, labels, probabilities) == classification_report(labels, probabilities, "abc")[name]
+    assert score(name, labels, probabilities) == pytest.approx(
+        classification_report(labels, probabilities, "abc")[name]
+    )
 
 
 def test_undefined_single_score_is_nan() -> None:
     assert np.isnan(score("auc", [0, 0], [[0.9, 0.1], [0.8, 0.2]]))
+    assert np.isnan(score("log_loss", [0, 1], [[9, 0.1], [0.8, 0.2]]))
     with pytest.raises(DataError, match="no metric 'kapa'"):
         score("kapa", [0], [[1.0]])
 
