@@ -32,6 +32,9 @@ VERBS = {
         "medmamba_monai.data.command", "check a data set: unreadable files, duplicates, patients in two splits"
     ),
     "bundle": Verb("medmamba_monai.bundling.command", "build the bundles from configs/; verify, pack and publish them"),
+    "compare": Verb(
+        "medmamba_monai.bundling.compare_command", "compare two models on the same cases, and say what is noise"
+    ),
     "export": Verb(
         "medmamba_monai.bundling.export_command", "write trained weights as TorchScript, ONNX or torch.export"
     ),

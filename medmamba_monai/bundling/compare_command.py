@@ -13,19 +13,13 @@ import numpy as np
 
 from medmamba_monai.errors import ConfigError, DataError
 from medmamba_monai.handlers.files import write_json
-from medmamba_monai.metrics import PredictionTable, compare_tables
+from medmamba_monai.metrics import PredictionTable, compare_tables, score_names
 from medmamba_monai.metrics.bootstrap import RESAMPLES
 
 __all__ = ["add_arguments", "read_predictions", "run", "told"]
 
 WIDTH = 100
 SUM_TOLERANCE = 1e-3
-SHOWN = {
-    "multiclass": ("accuracy", "balanced_accuracy", "auc", "average_precision", "f1", "mcc", "kappa",
-                   "quadratic_kappa", "brier", "log_loss", "ece"),
-    "multilabel": ("auc", "average_precision", "f1", "sensitivity", "specificity", "mcc", "exact_match",
-                   "hamming_loss", "brier", "log_loss", "ece"),
-}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help=where)
     parser.add_argument("b", type=Path, metavar="B", help=f"{where}, on the same cases")
     parser.add_argument("--out", type=Path, help="JSON file for all differences, class by class")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the paired bootstrap; default: %(default)s")
+    parser.add_argument(
+        "--resamples", type=int, default=RESAMPLES, help="of the paired bootstrap; default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap's draws; default: %(default)s")
     parser.add_argument(
         "--task",
@@ -54,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--resamples {arguments.resamples} is too few", remedy="give 100 or more")
     if arguments.seed < 0:
         raise ConfigError(f"--seed {arguments.seed} is negative", remedy="give 0 or more")
-    (first, first_at), (second, second_at) = (read_predictions(path, arguments.task) for path in (arguments.a, arguments.b))
+    first, first_at = read_predictions(arguments.a, arguments.task)
+    second, second_at = read_predictions(arguments.b, arguments.task)
     if first.task != second.task:
         raise ConfigError(
             f"{arguments.a} is {first.task}, {arguments.b} is {second.task}", remedy="compare models of one task"
@@ -130,12 +127,17 @@ def told(result: dict[str, Any]) -> None:
 
 
 def _rows(result: dict[str, Any]) -> Iterator[list[str]]:
-    for name in SHOWN[result["task"]]:
-        if name in result["metrics"]:
-            yield _row(name.replace("_", " "), result["metrics"][name])
+    for name in _shown(result):
+        yield _row(name.replace("_", " "), result["metrics"][name])
     for name, test in result["auc_delong"].items():
         if test is not None:
             yield _row(f"auc of {name}, DeLong, p = {test['p']:.2g}", test)
+
+
+def _shown(result: dict[str, Any]) -> list[str]:
+    """All metrics in their order; the mean sensitivity is there as balanced accuracy."""
+    again = {"sensitivity"} if "balanced_accuracy" in result["metrics"] else set()
+    return [name for name in score_names(result["task"]) if name in result["metrics"] and name not in again]
 
 
 def _row(name: str, entry: dict[str, Any]) -> list[str]:
@@ -148,12 +150,11 @@ def _row(name: str, entry: dict[str, Any]) -> list[str]:
 
 def _conclusions(result: dict[str, Any]) -> Iterator[str]:
     """What the table amounts to, in words."""
-    verdicts = {name: result["metrics"][name]["verdict"] for name in SHOWN[result["task"]] if name in result["metrics"]}
+    verdicts = {name: result["metrics"][name]["verdict"] for name in _shown(result)}
     test = result["mcnemar"]
     judged = "McNemar's exact p = {:.2g}".format(test["p"]) if test["p"] is not None else result["undefined"]["mcnemar"]
     yield f"A alone is right on {test['only_a']} images, B alone on {test['only_b']} ({judged})."
-    if "Obuchowski" in result.get("delong", ""):
-        yield "DeLong's test uses Obuchowski's variance for groups of images."
+    yield f"Variance of DeLong's test: {result['resampling']['delong']}."
     missing = [name.replace("_", " ") for name, each in verdicts.items() if each is None]
     if missing:
         yield f"No interval for {', '.join(missing)}: {_reasons(result, verdicts)}."
@@ -164,9 +165,7 @@ def _conclusions(result: dict[str, Any]) -> Iterator[str]:
         if names:
             yield f"{side.upper()} is better beyond noise in {', '.join(names)}."
     if better["a"] or better["b"]:
-        yield (
-            f"{len(verdicts)} metrics were looked at, each at its own level; decide by the one chosen beforehand."
-        )
+        yield (f"{len(verdicts)} metrics were looked at, each at its own level; decide by the one chosen beforehand.")
 
 
 def _reasons(result: dict[str, Any], verdicts: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ May import ``errors``; knows neither engines, handlers nor data.
 
 from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report, confusion_matrix, score
 from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_report
+from medmamba_monai.metrics.paired import compare_tables
 from medmamba_monai.metrics.table import PredictionTable
 from medmamba_monai.metrics.tasks import (
     LOSSES,
@@ -27,6 +28,7 @@ __all__ = [
     "ValidationScore",
     "check_score",
     "classification_report",
+    "compare_tables",
     "confusion_matrix",
     "default_score",
     "evaluation_of",

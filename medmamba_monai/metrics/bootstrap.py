@@ -22,6 +22,7 @@ __all__ = ["LEVEL", "RESAMPLES", "Interval", "bca_interval", "bootstrap_interval
 RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
 BLOCKS = 200
 FEWEST_CLUSTERS = 10
+CONSTANT = "the same in every resample: the data hold nothing that varies it"
 MOST_UNDEFINED = 0.1  # share of resamples; a class that only two patients have is missing from 13 %
 MOST_SHIFTED = 0.9  # share of resamples on one side of the estimate
 
@@ -124,7 +125,7 @@ def bca_interval(estimate: float, drawn: Values, left_out: Values, level: float 
     if undefined > MOST_UNDEFINED * drawn.size:
         return Interval(None, f"undefined in {undefined} of {drawn.size} resamples: too few groups", undefined)
     if np.ptp(defined) <= 1e-12:
-        return Interval(None, "the same in every resample: the data hold nothing that varies it", undefined)
+        return Interval(None, CONSTANT, undefined)
     tolerance = 1e-12 * max(1.0, abs(estimate))
     below, above = (defined < estimate - tolerance).mean(), (defined > estimate + tolerance).mean()
     if max(below, above) > MOST_SHIFTED:

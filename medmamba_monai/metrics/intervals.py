@@ -13,7 +13,7 @@ from medmamba_monai.metrics.bootstrap import LEVEL, RESAMPLES, SEED, Interval, b
 from medmamba_monai.metrics.delong import delong_areas, delong_interval
 from medmamba_monai.metrics.resampled import Key, ResampledMetrics
 
-__all__ = ["Predictions", "numbered", "report_intervals", "resampling"]
+__all__ = ["Predictions", "delong_variance", "numbered", "report_intervals", "resampling"]
 
 PROPORTIONS = {"accuracy", "exact_match", "sensitivity", "specificity"}
 """Shares of images that are right; at 0 and 1 the bootstrap has nothing to vary, and the exact binomial takes over."""
@@ -90,12 +90,11 @@ def report_intervals(
         if interval.bounds is None and place.get(metric) is not None:
             report["undefined"][_label((f"intervals.{metric}", name))] = interval.reason
     report["auc_delong"] = _delong(predictions, member, report)
-    several = metrics.clusters < len(member)
     report["resampling"] = {
         **resampling(clusters, metrics.clusters, resamples, seed),
         "undefined_resamples": {_label(key): each.undefined for key, each in found.items() if each.undefined},
         "exact_binomial": exact,
-        "delong": "Obuchowski's variance for clusters" if several else "DeLong's variance, images independent",
+        "delong": delong_variance(metrics.clusters, len(member)),
     }
 
 
@@ -120,6 +119,11 @@ def resampling(clusters: Sequence[Any] | None, count: int, resamples: int, seed:
         "seed": seed,
         "method": "BCa",
     }
+
+
+def delong_variance(clusters: int, images: int) -> str:
+    """Which variance of the AUC a report has, in words."""
+    return "DeLong, images independent" if clusters == images else "Obuchowski, for groups of several images"
 
 
 def _label(key: Key) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medmamba_monai.errors import DataError
-from medmamba_monai.metrics.bootstrap import LEVEL, RESAMPLES, SEED, Interval, bootstrap_intervals
+from medmamba_monai.metrics.bootstrap import CONSTANT, LEVEL, RESAMPLES, SEED, Interval, bootstrap_intervals
 from medmamba_monai.metrics.delong import delong_areas, delong_test
-from medmamba_monai.metrics.intervals import Predictions, numbered, resampling
+from medmamba_monai.metrics.intervals import Predictions, delong_variance, numbered, resampling
 from medmamba_monai.metrics.resampled import Key
 from medmamba_monai.metrics.table import PredictionTable
 from medmamba_monai.metrics.tasks import predictions_of, score_mode
@@ -60,7 +60,8 @@ def align(first: PredictionTable, second: PredictionTable, names: tuple[str, str
     groups = None if second.groups is None else [second.groups[row] for row in rows]
     _refuse("labels", np.flatnonzero(wrong), first.files)
     if first.groups is not None and groups is not None:
-        _refuse("groups", [i for i, pair in enumerate(zip(first.groups, groups, strict=True)) if len({*pair}) > 1], first.files)
+        differ = [row for row, pair in enumerate(zip(first.groups, groups, strict=True)) if len({*pair}) > 1]
+        _refuse("groups", differ, first.files)
     return PredictionTable(
         first.class_names, first.files, groups, labels, second.probabilities[np.ix_(rows, columns)], second.task
     )
@@ -84,8 +85,8 @@ def compare_tables(
 
     Returns:
         task, n, class_names; metrics and per_class[name] (metric → a, b, difference = b - a, interval, verdict "a",
-        "b", "noise" or None), auc_delong (class → a, b, difference, interval, p, verdict), mcnemar (only_a, only_b: images
-        that one model alone has right, p), resampling, undefined (metric → reason).
+        "b", "noise" or None), auc_delong (class → a, b, difference, interval, p, verdict), mcnemar (only_a, only_b:
+        images that one model alone has right, p), resampling, undefined (metric → reason).
 
     Raises:
         DataError: as `align`.
@@ -119,7 +120,15 @@ def compare_tables(
             undefined[metric if name is None else f"{name}.{metric}"] = interval.reason
     result["auc_delong"] = _delong(pair, member, undefined)
     result["mcnemar"] = _mcnemar(pair, count, undefined)
-    result["resampling"] = resampling(clusters, count, resamples, seed)
+    result["resampling"] = {
+        **resampling(clusters, count, resamples, seed),
+        "delong": delong_variance(count, len(member)),
+        "undefined_resamples": {
+            metric if name is None else f"{name}.{metric}": each.undefined
+            for (metric, name), each in found.items()
+            if each.undefined
+        },
+    }
     result["undefined"] = undefined
     return result
 
@@ -146,7 +155,7 @@ def verdict(metric: str, interval: Sequence[float] | None) -> str | None:
 def _entry(metric: str, a: float, b: float, interval: Interval) -> dict[str, Any]:
     difference = b - a
     bounds = interval.listed
-    same = difference == 0 and "same in every resample" in interval.reason
+    same = difference == 0 and interval.reason == CONSTANT  # two equal models
     return {
         "a": _number(a),
         "b": _number(b),

@@ -12,7 +12,7 @@ from medmamba_monai.metrics.bootstrap import (
     cluster_numbers,
     draw_weights,
 )
-from medmamba_monai.metrics.classification import multiclass_predictions
+from medmamba_monai.metrics.classification import classification_report, multiclass_predictions
 from medmamba_monai.metrics.delong import delong_areas, delong_interval
 
 
@@ -103,13 +103,11 @@ def test_coverage_is_near_nominal(patients: int, images: int) -> None:
     studies = 300
     for _ in range(studies):
         labels, values, member = study(patients)
-        found = bootstrap_intervals(
-            multiclass_predictions(labels.tolist(), values, names).resampled(member), patients, resamples=500
-        )
-        for key in keys:
-            bounds = found[key].bounds
-            assert bounds is not None, found[key]
-            inside[key] += bounds[0] <= truth[key][0] <= bounds[1]
+        report = classification_report(labels.tolist(), values, names, clusters=member.tolist(), resamples=500)
+        for metric, name in keys:
+            bounds = (report if name is None else report["per_class"][name])["intervals"][metric]
+            assert bounds is not None, report["undefined"]
+            inside[metric, name] += bounds[0] <= truth[metric, name][0] <= bounds[1]
         for groups in (member, None):
             areas = delong_areas(labels == 1, values[None, :, 1], groups)
             assert areas.covariance is not None

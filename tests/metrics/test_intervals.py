@@ -61,7 +61,7 @@ def test_clusters_widen_the_intervals_and_are_named() -> None:
     assert np.ptp(together["auc_delong"]["a"]) > 1.8 * np.ptp(apart["auc_delong"]["a"])
     assert (apart["resampling"]["unit"], apart["resampling"]["clusters"]) == ("image", 450)
     assert (together["resampling"]["unit"], together["resampling"]["clusters"]) == ("group", 90)
-    assert "independent" in apart["resampling"]["delong"] and "clusters" in together["resampling"]["delong"]
+    assert "independent" in apart["resampling"]["delong"] and "groups" in together["resampling"]["delong"]
     areas = delong_areas(labels == 0, values[None, :, 0], np.repeat(np.arange(90), 5))
     assert areas.covariance is not None
     expected = delong_interval(float(areas.auc[0]), float(areas.covariance[0, 0]))
