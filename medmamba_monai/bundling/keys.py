@@ -108,7 +108,8 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "axes?": ("null or three letters such as PLS", _optional(_is_axes)),
     "metric": _one_of(
         *("balanced_accuracy", "accuracy", "auc", "f1", "quadratic_kappa"),
-        *("average_precision", "sensitivity", "specificity", "exact_match"),
+        *("average_precision", "sensitivity", "specificity", "exact_match", "mcc", "kappa"),
+        *("brier", "log_loss", "ece", "hamming_loss"),
     ),
     "task": _one_of("multiclass", "multilabel"),
     "uncertain": _one_of("refuse", "negative", "positive"),

@@ -192,6 +192,15 @@ def test_every_option_of_training_together(fresh: BundleCopy) -> None:
     assert metrics["class_names"] == ["normal", "malignant", "benign"]
 
 
+@pytest.mark.parametrize(("metric", "mode"), [("log_loss", "min"), ("mcc", "max")])
+def test_of_a_loss_the_smallest_is_kept(fresh: BundleCopy, metric: str, mode: str) -> None:
+    flow = fresh.workflow("train", key_metric=metric, early_stop_patience=3)
+    flow.initialize()
+    handlers = flow.parser.get_parsed_content("train::handlers")
+    modes = {type(handler).__name__: handler.best.mode for handler in handlers if hasattr(handler, "best")}
+    assert modes == {"CheckpointHandler": mode, "EarlyStopping": mode}
+
+
 def test_inference_looks_into_every_folder(trained: BundleCopy, tmp_path: Path) -> None:
     source = trained.data / "benign" / "0.png"
     for place in ("a", "a/b/c", "ä b"):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from medmamba_monai.bundling.keys import KEYS, KINDS, normal
+from medmamba_monai.metrics import MULTILABEL_SCORE_NAMES, SCORE_NAMES
 
 GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "text": (["a"], ["", None, 3, True, ["a"]]),
@@ -26,7 +27,7 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "spacing?": ([None, 2, 0.5, [1, 1, 3.0]], [0, -1, [1, 2], [1, 2, 0], "2", True, float("inf")]),
     "axes?": ([None, "PLS", "RAS", "SPR"], ["PL", "PLL", "PAS", "pls", "XYZ", 3, ["P", "L", "S"]]),
     "color": (["grey", "rgb"], ["gray", "RGB", None]),
-    "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kappa"]),
+    "metric": (["auc", "balanced_accuracy", "quadratic_kappa"], ["AUC", "loss", "kapa"]),
     "task": (["multiclass", "multilabel"], ["multi-label", None]),
     "uncertain": (["refuse", "negative", "positive"], ["ones", None, 0]),
     "split": (["test", "validation"], ["val", None]),
@@ -34,6 +35,12 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "layout?": ([None, {"kind": "folders"}, {"kind": "npz", "name": "x"}], [{}, {"kind": "csv"}, "folders", []]),
     "any": ([None, {}, 3], []),
 }
+
+
+def test_every_score_may_decide() -> None:
+    """The key takes the names of both tasks; which belong to the task at hand, metrics.check_score says."""
+    accepts = KINDS["metric"][1]
+    assert all(accepts(name) for name in (*SCORE_NAMES, *MULTILABEL_SCORE_NAMES))
 
 
 def test_every_kind_has_examples_and_every_key_a_kind() -> None:
