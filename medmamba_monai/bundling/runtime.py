@@ -353,5 +353,21 @@ def tell_outputs(*files: str) -> None:
             continue
         logger.info("wrote %s", file)
         if file.name == "metrics.json":
-            scores = {k: v for k, v in json.loads(file.read_text(encoding="utf-8")).items() if isinstance(v, float)}
-            logger.info("scores: %s", ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            _tell_scores(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _tell_scores(metrics: dict[str, Any]) -> None:
+    """Log each score with its interval, where there is one, and what was resampled for it."""
+    intervals = metrics.get("intervals", {})
+    scores = [
+        f"{name} {value:.4f}{_bounds(intervals.get(name))}"
+        for name, value in metrics.items()
+        if isinstance(value, float)
+    ]
+    how = metrics.get("resampling")
+    note = f" ({how['level']:.0%} intervals over {how['clusters']} {how['unit']}s)" if how else ""
+    logger.info("scores%s: %s", note, ", ".join(scores))
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
