@@ -16,6 +16,13 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
 from medmamba_monai import networks
+from medmamba_monai.bundling.calibrate import fit_calibration
+from medmamba_monai.bundling.calibration import (
+    SafetyReport,
+    StoredCalibration,
+    TemperProbabilitiesd,
+    stored_calibration,
+)
 from medmamba_monai.bundling.keys import KEYS
 from medmamba_monai.bundling.overrides import check_overrides, running, running_with
 from medmamba_monai.bundling.reporting import explain_failures
@@ -30,12 +37,16 @@ from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
 __all__ = [
     "ModelCheckpointLoader",
+    "SafetyReport",
     "Splits",
+    "TemperProbabilitiesd",
     "begin",
     "bundle_root",
+    "calibration_of",
     "config_digest",
     "default_amp",
     "default_workers",
+    "fit_calibration",
     "items_in_memory",
     "local_device",
     "model_info",
@@ -229,6 +240,19 @@ def trained_info(ckpt_dir: str, exported: str | None = None) -> ModelInfo:
     channels, dimensions = (parser.get_parsed_content(key) for key in ("in_channels", "spatial_dims"))
     network = networks.create(parser.get_parsed_content("preset"), in_channels=channels, spatial_dims=dimensions)
     return ModelInfo([], channels, dimensions, list(image["spatial_shape"]), network.config, "", {})
+
+
+def calibration_of(
+    ckpt_dir: str, class_names: Sequence[str], task: str, exported: str | None, required: bool
+) -> StoredCalibration:
+    """Read the calibration of the weights that this run uses; see `stored_calibration`.
+
+    Raises:
+        CheckpointError: it is required, and there is none for these weights.
+    """
+    parser = running(ConfigParser)
+    given = parser is not None and _weights_are_given(parser)
+    return stored_calibration(ckpt_dir, class_names, task, exported, required, weights_given=given)
 
 
 def _weights_are_given(parser: ConfigParser) -> bool:

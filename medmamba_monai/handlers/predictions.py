@@ -109,7 +109,7 @@ class PredictionWriter:
         self.groups = dict(groups or {})
         self.output_dir = Path(output_dir)
         self.class_names = [str(name) for name in class_names]
-        columns = ["file", "group", "label", "prediction", *self.class_names]
+        columns = ["file", "group", "label", "prediction", "prediction_set", "ood_score", *self.class_names]
         for name in columns:
             if columns.count(name) > 1:
                 raise ConfigError(f"'{name}' occurs twice or is the name of another column", where="class_names")
