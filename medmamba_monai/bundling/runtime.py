@@ -17,6 +17,7 @@ from torch import nn
 
 from medmamba_monai import networks
 from medmamba_monai.bundling.keys import KEYS
+from medmamba_monai.bundling.logged_model import LoggedModel
 from medmamba_monai.bundling.overrides import check_overrides, running, running_with
 from medmamba_monai.bundling.reporting import explain_failures
 from medmamba_monai.bundling.splits import Splits
@@ -38,6 +39,7 @@ __all__ = [
     "default_workers",
     "items_in_memory",
     "local_device",
+    "logged_model",
     "model_info",
     "recorded_config",
     "save_config",
@@ -308,6 +310,17 @@ class ModelCheckpointLoader:
             )
         else:
             load_weights_for_inference(self.network, self.path, **self.expected)
+
+
+def logged_model(bundle_root: str, ckpt_dir: str, wanted: bool) -> LoggedModel | None:
+    """Return what MLflow records as the model when the running training has finished.
+
+    Args:
+        bundle_root: folder of the bundle.
+        ckpt_dir: folder of the weights.
+        wanted: False: record none.
+    """
+    return LoggedModel(bundle_root, ckpt_dir, _parser().get()) if wanted else None
 
 
 def recorded_config() -> dict[str, Any]:
