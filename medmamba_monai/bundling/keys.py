@@ -269,6 +269,12 @@ KEYS = (
     Key("experiment_name", "text", "MLflow experiment"),
     Key("run_name", "text?", "MLflow run; null: a unique name is made"),
     Key("parent_run_id", "text?", "MLflow run that this one is shown under, as a fold or a trial; null: none"),
+    Key("log_model", "flag", "record the trained network with MLflow as a model to load or serve"),
+    Key(
+        "system_metrics",
+        "flag",
+        "record the load of processor, memory, disk, network and GPU with MLflow; needs psutil",
+    ),
     Key("save_execute_config", "flag or path", "write the config that was run beside the outputs"),
 )
 """Every key, in the order the docs list them."""

@@ -24,6 +24,7 @@ from medmamba_monai.bundling.calibration import (
     stored_calibration,
 )
 from medmamba_monai.bundling.keys import KEYS
+from medmamba_monai.bundling.logged_model import LoggedModel
 from medmamba_monai.bundling.overrides import check_overrides, running, running_with
 from medmamba_monai.bundling.reporting import explain_failures
 from medmamba_monai.bundling.splits import Splits
@@ -49,6 +50,7 @@ __all__ = [
     "fit_calibration",
     "items_in_memory",
     "local_device",
+    "logged_model",
     "model_info",
     "recorded_config",
     "save_config",
@@ -332,6 +334,17 @@ class ModelCheckpointLoader:
             )
         else:
             load_weights_for_inference(self.network, self.path, **self.expected)
+
+
+def logged_model(bundle_root: str, ckpt_dir: str, wanted: bool) -> LoggedModel | None:
+    """Return what MLflow records as the model when the running training has finished.
+
+    Args:
+        bundle_root: folder of the bundle.
+        ckpt_dir: folder of the weights.
+        wanted: False: record none.
+    """
+    return LoggedModel(bundle_root, ckpt_dir, _parser().get()) if wanted else None
 
 
 def recorded_config() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Configs name them. May import ``errors`` and ``networks``; knows neither engines, data nor metrics.
 """
 
-from medmamba_monai.handlers.checkpoint import CheckpointHandler
+from medmamba_monai.handlers.checkpoint import CheckpointHandler, training_run
 from medmamba_monai.handlers.early_stopping import EarlyStopping
 from medmamba_monai.handlers.ema import ExponentialMovingAverage
 from medmamba_monai.handlers.history import History, read_history
@@ -32,4 +32,5 @@ __all__ = [
     "load_weights_for_inference",
     "read_history",
     "resume_training",
+    "training_run",
 ]
