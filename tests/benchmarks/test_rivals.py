@@ -30,7 +30,7 @@ SMALL_RIVAL = {
 def job(tmp_path: Path) -> rivals.Job:
     """A network on a pack that does not exist."""
     return rivals.Job(
-        "pack", "MedMamba nano", tmp_path, tmp_path / "pack" / "nano", tmp_path, rivals.Budget(32, 1), [3, 4]
+        "pack", "MedMamba nano", tmp_path, tmp_path / "pack" / "nano", tmp_path, rivals.Budget(32, 1, 2), [3, 4]
     )
 
 
@@ -72,6 +72,13 @@ def test_the_test_part_is_looked_at_with_the_chosen_recipe_alone(
     assert runs.seen == []  # all of it was there
 
 
+def test_a_single_recipe_needs_no_choice(job: rivals.Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs({1e-3: 0.6})
+    monkeypatch.setattr(rivals, "_bundle", runs)
+    rivals._compete(job._replace(budget=rivals.Budget(32, 1, 1)), 1)
+    assert [run[0] for run in runs.seen] == ["train", "test"] * 2
+
+
 def test_an_interrupted_training_goes_on(job: rivals.Job, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = Runs({1e-3: 0.6, 3e-4: 0.5})
     monkeypatch.setattr(rivals, "_bundle", runs)
@@ -90,11 +97,10 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_phantoms(tmp_path / "data" / "pack", per_class=16, size=40)
     recipe = accuracy.Recipe("chest_xray_classification", "grey", image_size=32, epochs=1)
     monkeypatch.setitem(rivals.RECIPES, "pack", recipe)
-    monkeypatch.setattr(rivals, "CANDIDATES", rivals.CANDIDATES[:1])
     monkeypatch.setitem(rivals.NETWORKS, "small rival", SMALL_RIVAL)
     arguments = argparse.Namespace(
         data=tmp_path / "data", packs=["pack"], networks=["MedMamba nano", "small rival"], seeds=[0], image_size=32,
-        epochs=1, jobs=1, bundles=ROOT / "bundles", out=tmp_path / "rivals.csv", work=tmp_path / "work",
+        epochs=1, candidates=1, jobs=1, bundles=ROOT / "bundles", out=tmp_path / "rivals.csv", work=tmp_path / "work",
     )  # fmt: skip
     rivals.run(arguments)
     rows = read_rows(arguments.out)
