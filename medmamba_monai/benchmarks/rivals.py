@@ -206,6 +206,7 @@ def _compete(job: Job, threads: int) -> None:
         metrics = _evaluate(job, number, job.seeds[0], "validation", threads)
         scores.append(float(metrics["balanced_accuracy"]))
     best = scores.index(max(scores)) if scores else 0
+    job.work.mkdir(parents=True, exist_ok=True)
     (job.work / "chosen.json").write_text(
         json.dumps({"candidate": best, "validation": scores}) + "\n", encoding="utf-8"
     )
