@@ -35,6 +35,7 @@ VERBS = {
     "export": Verb(
         "medmamba_monai.bundling.export_command", "write trained weights as TorchScript, ONNX or torch.export"
     ),
+    "report": Verb("medmamba_monai.report.command", "make the figures and report.html of an evaluation from its files"),
 }
 """Every verb by name."""
 
