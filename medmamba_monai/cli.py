@@ -36,6 +36,7 @@ VERBS = {
         "medmamba_monai.bundling.export_command", "write trained weights as TorchScript, ONNX or torch.export"
     ),
     "explain": Verb("medmamba_monai.bundling.explain_command", "show which pixels speak for a class, as overlays"),
+    "report": Verb("medmamba_monai.report.command", "make the figures and report.html of an evaluation from its files"),
 }
 """Every verb by name."""
 

@@ -264,6 +264,7 @@ KEYS = (
     Key("seed", "whole", "seed of the split, of the initial weights and of the augmentation"),
     Key("split", "split", "part of the data that evaluate looks at"),
     Key("progress", "flag", "show a progress bar"),
+    Key("report", "flag", "draw figures; evaluate also writes report.html, one page with all results"),
     Key("mlflow", "flag", "record the run with MLflow"),
     Key("tracking_uri", "text?", "MLflow server or database; default: sqlite in output_dir"),
     Key("experiment_name", "text", "MLflow experiment"),

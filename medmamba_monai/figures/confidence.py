@@ -24,8 +24,9 @@ def reliability(table: PredictionTable, metrics: Mapping[str, Any], heading: Hea
 
     The bins are those of metrics.json where it has some, else ten of equal width.
     """
-    threshold = float(metrics.get("threshold", 0.5))
-    bins = (metrics.get("reliability") or {}).get("bins") or bins_of(answers(table, threshold))
+    given = (metrics.get("reliability") or {}).get("bins")
+    bins = given or bins_of(answers(table, float(metrics.get("threshold", 0.5))))
+    of_presence = bool(given) and table.task == "multilabel"  # there each class's probability is what was stated
     filled = [entry for entry in bins if entry["n"]]
     error = metrics.get("ece")
     told = "" if error is None else f" (expected calibration error {error:.3f})"
@@ -38,14 +39,14 @@ def reliability(table: PredictionTable, metrics: Mapping[str, Any], heading: Hea
     reach = np.abs(np.stack([y - bounds[:, 0], bounds[:, 1] - y]))
     upper.errorbar(x, y, yerr=reach, color=BLUE, marker="o", markersize=5, capsize=3, elinewidth=1, label="observed")
     upper.set_ylim(-0.02, 1.02)
-    upper.set_ylabel("share of right answers")
+    upper.set_ylabel("share of images with the class" if of_presence else "share of right answers")
     upper.grid(visible=True)
-    upper.legend(loc="upper left")
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     widths = [entry["high"] - entry["low"] for entry in bins]
     lows = [entry["low"] for entry in bins]
     lower.bar(lows, [entry["n"] for entry in bins], widths, align="edge", color=BLUE, alpha=0.45, edgecolor="white")
     lower.set_ylabel("answers" if table.task == "multilabel" else "images")
-    lower.set_xlabel("confidence: probability of the answer given")
+    lower.set_xlabel("stated probability" if of_presence else "confidence: probability of the answer given")
     lower.set_xlim(max(0.0, min((entry["low"] for entry in filled), default=0.0) - 0.05), 1.02)
     return figure
 
@@ -67,13 +68,13 @@ def risk_coverage(table: PredictionTable, metrics: Mapping[str, Any], heading: H
     axis.plot(places, best / (places * len(given.correct)), color=ORANGE, linestyle="--", linewidth=1.2)
     axis.lines[-1].set_label("every error referred first: the best possible")
     axis.set_xlim(0, 1.01)
-    axis.set_ylim(0, max(0.05, 1.15 * float(np.nanmax(risk[coverage >= 0.1], initial=error))))
+    axis.set_ylim(0, max(0.05, 1.08 * float(np.nanmax(risk[coverage >= 0.1], initial=error))))
     axis.set_xlabel("share of " + ("answers" if table.task == "multilabel" else "images") + " kept")
     axis.set_ylabel("share of wrong answers among them")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.grid(visible=True)
-    axis.legend(loc="upper left")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=1)
     return figure
 
 

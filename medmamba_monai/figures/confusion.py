@@ -71,7 +71,7 @@ def _matrix(axis: Axes, counts: npt.NDArray[np.int64], names: list[str]) -> None
         text = f"{count}{percent}" if count or few else ""
         axis.text(column, row, text, ha="center", va="center", color=_readable(share), fontsize=font, linespacing=1.1)
     for row in np.flatnonzero(counts.sum(axis=1) == 0):
-        axis.text((len(names) - 1) / 2, row, "no images", ha="center", va="center", color=GREY, style="italic")
+        axis.text((len(names) - 1) / 2, float(row), "no images", ha="center", va="center", color=GREY, style="italic")
 
 
 def _readable(share: float) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from medmamba_monai.errors import DataError
 from medmamba_monai.figures.style import COLOURS, GREY, new_figure, shortened
@@ -36,7 +37,7 @@ def curves(history: Sequence[Row], name: str) -> Figure:
     plural = "s" if len(history) > 1 else ""
     title = f"Training\n{shortened(name, 60)}, {len(history)} epoch{plural}"
     figure = new_figure(title, height=5.6 if scores else 3.2)
-    axes = np.atleast_1d(figure.subplots(2 if scores else 1, 1, sharex=True))
+    axes: list[Axes] = list(figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False).flat)
     for colour, column in zip(_cycled(len(losses)), losses, strict=True):
         _line(axes[0], history, column, colour, "--" if column.startswith("train_") and len(losses) > 1 else "-")
     axes[0].set_ylabel("loss")
@@ -45,7 +46,7 @@ def curves(history: Sequence[Row], name: str) -> Figure:
     if scores:
         _scores(axes[1], history, scores)
     axes[-1].set_xlabel("epoch")
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes:
         axis.grid(visible=True)
     return figure
