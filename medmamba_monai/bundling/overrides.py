@@ -26,8 +26,11 @@ __all__ = ["check_overrides", "idle_keys", "running", "running_with", "unused_ke
 
 T = TypeVar("T")
 
-TRACKING = {"is_not_rank0", "mlflow", "tracking_uri", "experiment_name", "run_name", "save_execute_config"}
-"""Keys that MONAI's own ``--tracking`` adds or reads."""
+TRACKING = {
+    *("is_not_rank0", "mlflow", "tracking_uri", "experiment_name", "run_name", "save_execute_config"),
+    *("parent_run_id", "system_metrics"),
+}
+"""Keys of tracking, which MONAI's own ``--tracking`` adds, or which all modes have though inference records nothing."""
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 from medmamba_monai.handlers import PredictionWriter
 from medmamba_monai.handlers.files import write_atomic
 from medmamba_monai.handlers.predictions import METRICS_NAME, PREDICTIONS_NAME, Prediction
-from medmamba_monai.metrics import PredictionTable, report_of
+from medmamba_monai.metrics import PredictionTable, evaluation_of, report_of
 from medmamba_monai.metrics.pooling import average_tables, join_tables, score_values, spread_of
 
 __all__ = ["Tables", "pool", "write_table"]
@@ -41,7 +41,7 @@ def write_table(table: PredictionTable, folder: Path, remarks: Mapping[str, Any]
     groups = {} if table.groups is None else dict(zip(table.files, table.groups, strict=True))
     groups = {file: "" if group == file else group for file, group in groups.items()}
     writer = PredictionWriter(
-        folder, table.class_names, report_of(table.task), task=table.task, remarks=remarks, groups=groups
+        folder, table.class_names, evaluation_of(table.task), task=table.task, remarks=remarks, groups=groups
     )
     folder.mkdir(parents=True, exist_ok=True)
     writer.write(_predictions(table, groups))
