@@ -116,7 +116,7 @@ def idle_keys(items: Mapping[str, ConfigItem]) -> list[str]:
     Args:
         items: every config item by id, as MONAI's resolver holds them.
     """
-    busy = _referred(items) | TRACKING
+    busy = _referred(items) | TRACKING | {"bundle_root"}  # it may be given even where all that depends on it is, too
     if "train" in items and "split" in busy:
         return []  # evaluation is merged over the training's config, some of whose own keys then rest
     return [key.name for key in KEYS if key.name in items and key.name not in busy]
