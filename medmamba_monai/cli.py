@@ -1,7 +1,8 @@
 """The command line: ``python -m medmamba_monai VERB``.
 
 A verb is one module, imported only when it is used, with ``add_arguments(parser)`` and
-``run(arguments) -> exit code``; adding a verb is adding that module and one line to `VERBS`.
+``run(arguments) -> exit code``; adding a verb is adding that module and one line to `VERBS`. A module with
+``TAKES_OVERRIDES = True`` gets what the parser does not know, keys of a bundle, as the list ``arguments.overrides``.
 """
 
 from __future__ import annotations
@@ -35,9 +36,14 @@ VERBS = {
     "compare": Verb(
         "medmamba_monai.bundling.compare_command", "compare two models on the same cases, and say what is noise"
     ),
+    "cross_validate": Verb(
+        "medmamba_monai.bundling.cross_validate_command", "train and evaluate a bundle over folds and seeds, and pool"
+    ),
     "export": Verb(
         "medmamba_monai.bundling.export_command", "write trained weights as TorchScript, ONNX or torch.export"
     ),
+    "explain": Verb("medmamba_monai.bundling.explain_command", "show which pixels speak for a class, as overlays"),
+    "report": Verb("medmamba_monai.report.command", "make the figures and report.html of an evaluation from its files"),
 }
 """Every verb by name."""
 
@@ -46,7 +52,7 @@ EXIT_DATA = 3
 
 
 def _parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {name:<10} {verb.summary}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<15} {verb.summary}" for name, verb in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="python -m medmamba_monai",
         description="MedMamba networks and bundles for medical image classification.",
@@ -70,12 +76,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(argv)
     module = importlib.import_module(VERBS[given.verb].module)
+    takes_overrides = bool(getattr(module, "TAKES_OVERRIDES", False))
     parser = argparse.ArgumentParser(
-        prog=f"python -m medmamba_monai {given.verb}", description=VERBS[given.verb].summary
+        prog=f"python -m medmamba_monai {given.verb}",
+        description=VERBS[given.verb].summary,
+        allow_abbrev=not takes_overrides,  # --seed is a key of bundles and no short form of --seeds
     )
     module.add_arguments(parser)
+    arguments, unknown = parser.parse_known_args(given.arguments)
+    if unknown and not takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.overrides = unknown
     try:
-        return int(module.run(parser.parse_args(given.arguments)))
+        return int(module.run(arguments))
     except MedMambaError as error:
         print(error, file=sys.stderr)
         return EXIT_DATA if isinstance(error, (DataError, CheckpointError)) else EXIT_CONFIG

@@ -246,6 +246,17 @@ KEYS = (
         "flag or path",
         "continue the last training in ckpt_dir (true), or the state in the given file",
     ),
+    Key(
+        "conformal_alpha",
+        "rate",
+        "share of prediction sets that may lack the true class, below 1; used when calibration.json is fitted",
+    ),
+    Key("calibrated", "flag", "give predictions the temperature that was fitted on the validation part"),
+    Key(
+        "prediction_sets",
+        "flag",
+        "write the column prediction_set: the classes that hold the true one with probability 1 - conformal_alpha",
+    ),
     Key("device", "text", "cpu, cuda or cuda:1"),
     Key("amp", "flag", "bfloat16 autocast where the device supports it"),
     Key("num_workers", "whole", "processes that load images"),
@@ -254,11 +265,18 @@ KEYS = (
     Key("seed", "whole", "seed of the split, of the initial weights and of the augmentation"),
     Key("split", "split", "part of the data that evaluate looks at"),
     Key("progress", "flag", "show a progress bar"),
+    Key("report", "flag", "draw figures; evaluate also writes report.html, one page with all results"),
     Key("mlflow", "flag", "record the run with MLflow"),
     Key("tracking_uri", "text?", "MLflow server or database; default: sqlite in output_dir"),
     Key("experiment_name", "text", "MLflow experiment"),
     Key("run_name", "text?", "MLflow run; null: a unique name is made"),
     Key("parent_run_id", "text?", "MLflow run that this one is shown under, as a fold or a trial; null: none"),
+    Key("log_model", "flag", "record the trained network with MLflow as a model to load or serve"),
+    Key(
+        "system_metrics",
+        "flag",
+        "record the load of processor, memory, disk, network and GPU with MLflow; needs psutil",
+    ),
     Key("save_execute_config", "flag or path", "write the config that was run beside the outputs"),
 )
 """Every key, in the order the docs list them."""
@@ -278,6 +296,7 @@ PARTS = frozenset(
         ),
         *("model_info", "initial_network", "network", "loss", "optimizer", "steps_per_epoch", "lr_scheduler"),
         *("dataset", "dataloader", "inferer", "handlers", "evaluator"),
+        *("calibrate", "calibration"),
     }
 )
 """The other top-level keys of the bundles: parts that the keys above set up."""

@@ -26,8 +26,11 @@ __all__ = ["check_overrides", "idle_keys", "running", "running_with", "unused_ke
 
 T = TypeVar("T")
 
-TRACKING = {"is_not_rank0", "mlflow", "tracking_uri", "experiment_name", "run_name", "save_execute_config"}
-"""Keys that MONAI's own ``--tracking`` adds or reads."""
+TRACKING = {
+    *("is_not_rank0", "mlflow", "tracking_uri", "experiment_name", "run_name", "save_execute_config"),
+    *("parent_run_id", "system_metrics"),
+}
+"""Keys of tracking, which MONAI's own ``--tracking`` adds, or which all modes have though inference records nothing."""
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +116,7 @@ def idle_keys(items: Mapping[str, ConfigItem]) -> list[str]:
     Args:
         items: every config item by id, as MONAI's resolver holds them.
     """
-    busy = _referred(items) | TRACKING
+    busy = _referred(items) | TRACKING | {"bundle_root"}  # it may be given even where all that depends on it is, too
     if "train" in items and "split" in busy:
         return []  # evaluation is merged over the training's config, some of whose own keys then rest
     return [key.name for key in KEYS if key.name in items and key.name not in busy]

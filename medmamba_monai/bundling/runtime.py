@@ -16,7 +16,15 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
 from medmamba_monai import networks
+from medmamba_monai.bundling.calibrate import fit_calibration
+from medmamba_monai.bundling.calibration import (
+    SafetyReport,
+    StoredCalibration,
+    TemperProbabilitiesd,
+    stored_calibration,
+)
 from medmamba_monai.bundling.keys import KEYS
+from medmamba_monai.bundling.logged_model import LoggedModel
 from medmamba_monai.bundling.overrides import check_overrides, running, running_with
 from medmamba_monai.bundling.reporting import explain_failures
 from medmamba_monai.bundling.splits import Splits
@@ -30,14 +38,19 @@ from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
 __all__ = [
     "ModelCheckpointLoader",
+    "SafetyReport",
     "Splits",
+    "TemperProbabilitiesd",
     "begin",
     "bundle_root",
+    "calibration_of",
     "config_digest",
     "default_amp",
     "default_workers",
+    "fit_calibration",
     "items_in_memory",
     "local_device",
+    "logged_model",
     "model_info",
     "recorded_config",
     "save_config",
@@ -231,6 +244,19 @@ def trained_info(ckpt_dir: str, exported: str | None = None) -> ModelInfo:
     return ModelInfo([], channels, dimensions, list(image["spatial_shape"]), network.config, "", {})
 
 
+def calibration_of(
+    ckpt_dir: str, class_names: Sequence[str], task: str, exported: str | None, required: bool
+) -> StoredCalibration:
+    """Read the calibration of the weights that this run uses; see `stored_calibration`.
+
+    Raises:
+        CheckpointError: it is required, and there is none for these weights.
+    """
+    parser = running(ConfigParser)
+    given = parser is not None and _weights_are_given(parser)
+    return stored_calibration(ckpt_dir, class_names, task, exported, required, weights_given=given)
+
+
 def _weights_are_given(parser: ConfigParser) -> bool:
     """Whether the evaluator's loader of weights is disabled, as MONAI's federated client does with it."""
     loaders = [h for h in parser.get("validate", {}).get("handlers", []) if "CheckpointLoader" in h.get("_target_", "")]
@@ -308,6 +334,17 @@ class ModelCheckpointLoader:
             )
         else:
             load_weights_for_inference(self.network, self.path, **self.expected)
+
+
+def logged_model(bundle_root: str, ckpt_dir: str, wanted: bool) -> LoggedModel | None:
+    """Return what MLflow records as the model when the running training has finished.
+
+    Args:
+        bundle_root: folder of the bundle.
+        ckpt_dir: folder of the weights.
+        wanted: False: record none.
+    """
+    return LoggedModel(bundle_root, ckpt_dir, _parser().get()) if wanted else None
 
 
 def recorded_config() -> dict[str, Any]:

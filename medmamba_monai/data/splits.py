@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from medmamba_monai.data.entries import SPLITS, SplitName
 from medmamba_monai.errors import ConfigError
 
-__all__ = ["assign_splits", "check_fractions"]
+__all__ = ["assign_parts", "assign_splits", "check_fractions"]
 
 _PASSES = 8
 _NO_CLASS = -1
@@ -43,17 +43,7 @@ def assign_splits(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
 ) -> list[SplitName]:
-    """One split for each sample: class shares follow ``fractions``, a group is never divided.
-
-    Groups are placed class by class, the class with the fewest groups first, each into the split that is
-    furthest below its share of that class (iterative stratification, Sechidis et al. 2011, with groups as the
-    units), with the group's other classes weighed in. The last groups of a class go to the splits that have
-    none of it, so a class with at least as many groups as there are splits with a share above 0 is in each of
-    them. Of several such passes the one closest to the shares counts. The result depends on the arguments
-    alone.
-
-    A sample may have several classes: then the rarest of them decides first, and the others are weighed in.
-    Samples without any class are dealt out by the same rule, as a class of their own.
+    """One split for each sample: class shares follow ``fractions``, a group is never divided; see ``assign_parts``.
 
     Args:
         labels: class numbers, one a sample; or for each sample the numbers of its classes, which may be none.
@@ -71,7 +61,38 @@ def assign_splits(
         >>> assign_splits([[0, 1], [0], []] * 10, fractions=(0.5, 0.5, 0))[:30:3].count("training")
         5
     """
-    shares = check_fractions(fractions)
+    return [SPLITS[part] for part in assign_parts(labels, groups, check_fractions(fractions), seed)]
+
+
+def assign_parts(
+    labels: Sequence[int | Sequence[int]],
+    groups: Sequence[Hashable] | None,
+    shares: Sequence[float],
+    seed: int = 0,
+) -> list[int]:
+    """The number of a part for each sample: class shares follow ``shares``, a group is never divided.
+
+    Groups are placed class by class, the class with the fewest groups first, each into the split that is
+    furthest below its share of that class (iterative stratification, Sechidis et al. 2011, with groups as the
+    units), with the group's other classes weighed in. The last groups of a class go to the splits that have
+    none of it, so a class with at least as many groups as there are splits with a share above 0 is in each of
+    them. Of several such passes the one closest to the shares counts. The result depends on the arguments
+    alone.
+
+    A sample may have several classes: then the rarest of them decides first, and the others are weighed in.
+    Samples without any class are dealt out by the same rule, as a class of their own.
+
+    Args:
+        labels: class numbers, one a sample; or for each sample the numbers of its classes, which may be none.
+        groups: patient or other unit of each sample; None: every sample is its own.
+        shares: of each part, together 1; a share of 0 leaves that part empty.
+        seed: chooses among equally good assignments.
+
+    Example:
+        >>> parts = assign_parts([0] * 10 + [1] * 5, None, [0.2] * 5)
+        >>> [(parts[:10].count(part), parts[10:].count(part)) for part in range(5)]
+        [(2, 1), (2, 1), (2, 1), (2, 1), (2, 1)]
+    """
     if len(labels) == 0:
         return []
     keys: Sequence[Hashable] = range(len(labels)) if groups is None else groups
@@ -88,17 +109,15 @@ def assign_splits(
             best, least = placed, cost
         if least[0] == 0 and attempt + 1 >= passes:
             break
-    return [SPLITS[best[key]] for key in keys]
+    return [best[key] for key in keys]
 
 
-def _place(
-    content: dict[Hashable, Counter[int]], shares: tuple[float, float, float], rng: random.Random
-) -> dict[Hashable, int]:
+def _place(content: dict[Hashable, Counter[int]], shares: Sequence[float], rng: random.Random) -> dict[Hashable, int]:
     """One greedy pass: group -> number of its split."""
     totals: Counter[int] = Counter()
     for counts in content.values():
         totals.update(counts)
-    used = [split for split in range(3) if shares[split] > 0]
+    used = [split for split in range(len(shares)) if shares[split] > 0]
     wanted = {label: [share * total for share in shares] for label, total in totals.items()}
     room = [share * sum(totals.values()) for share in shares]
     has: dict[int, set[int]] = {label: set() for label in totals}
@@ -135,11 +154,11 @@ def _place(
 
 
 def _cost(
-    content: dict[Hashable, Counter[int]], placed: dict[Hashable, int], shares: tuple[float, float, float]
+    content: dict[Hashable, Counter[int]], placed: dict[Hashable, int], shares: Sequence[float]
 ) -> tuple[float, float]:
     """Empty (class, split) pairs that need not be empty, and the distance from the shares."""
-    used = [split for split in range(3) if shares[split] > 0]
-    got: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    used = [split for split in range(len(shares)) if shares[split] > 0]
+    got: dict[int, list[int]] = defaultdict(lambda: [0] * len(shares))
     units: Counter[int] = Counter()
     for key, counts in content.items():
         for label, count in counts.items():

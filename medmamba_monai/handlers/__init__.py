@@ -3,9 +3,10 @@
 Configs name them. May import ``errors`` and ``networks``; knows neither engines, data nor metrics.
 """
 
-from medmamba_monai.handlers.checkpoint import CheckpointHandler
+from medmamba_monai.handlers.checkpoint import CheckpointHandler, training_run
 from medmamba_monai.handlers.early_stopping import EarlyStopping
 from medmamba_monai.handlers.ema import ExponentialMovingAverage
+from medmamba_monai.handlers.history import History, read_history
 from medmamba_monai.handlers.mlflow_client import default_tracking_uri
 from medmamba_monai.handlers.mlflow_tracker import MLflowTracker
 from medmamba_monai.handlers.predictions import PredictionWriter
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointHandler",
     "EarlyStopping",
     "ExponentialMovingAverage",
+    "History",
     "MLflowTracker",
     "PredictionWriter",
     "Preempted",
@@ -28,5 +30,7 @@ __all__ = [
     "TerminateOnSignal",
     "default_tracking_uri",
     "load_weights_for_inference",
+    "read_history",
     "resume_training",
+    "training_run",
 ]

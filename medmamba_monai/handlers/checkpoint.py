@@ -17,12 +17,13 @@ from medmamba_monai.handlers.files import remove_orphans, require_writable
 from medmamba_monai.handlers.hooks import is_rank_zero, register_resumable, resumables, run_last, unwrapped
 from medmamba_monai.handlers.score import BestScore, key_score
 
-__all__ = ["CHECKPOINT_NAME", "MODEL_NAME", "CheckpointHandler", "kept_network"]
+__all__ = ["CHECKPOINT_NAME", "MODEL_NAME", "CheckpointHandler", "kept_network", "training_run"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 MODEL_NAME = "model.pt"
 LAST_MODEL_NAME = "model_last.pt"
 STATE_FORMAT = 1
+RUN_ID = "mlflow_run_id"  # where the tracker notes it on the engine's state
 ORDER_AMONG_LAST = 10  # after validation, before the tracker uploads what is written here
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class CheckpointHandler:
             "seed": self.seed,
             "class_names": self.class_names,
             "task": self.task,
-            "mlflow_run_id": getattr(engine.state, "mlflow_run_id", None),
+            RUN_ID: getattr(engine.state, RUN_ID, None),
         }
 
     def _started(self, engine: Engine) -> None:
@@ -229,5 +230,17 @@ def kept_network(engine: Engine, network: nn.Module) -> nn.Module:
     return average if isinstance(average, nn.Module) else network
 
 
+def training_run(save_dir: str | Path) -> str | None:
+    """MLflow's id of the run whose weights lie in a folder; None where it is not known.
+
+    Raises:
+        CheckpointError: the list of digests, which names it, is unreadable.
+    """
+    run_id = CheckpointFolder(Path(save_dir)).index().get(MODEL_NAME, {}).get(RUN_ID)
+    return None if run_id is None else str(run_id)
+
+
 def _facts(engine: Engine) -> dict[str, Any]:
-    return {"epoch": int(engine.state.epoch), "iteration": int(engine.state.iteration)}
+    facts = {"epoch": int(engine.state.epoch), "iteration": int(engine.state.iteration)}
+    run_id = getattr(engine.state, RUN_ID, None)
+    return facts if run_id is None else {**facts, RUN_ID: str(run_id)}

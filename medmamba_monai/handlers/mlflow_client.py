@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ SQLITE = "sqlite:///"
 DATABASE_NAME = "mlruns.db"
 FIRST_PAUSE = 60.0  # seconds without an attempt after a failure; doubled up to the longest
 LONGEST_PAUSE = 600.0
+UPLOAD_TIMEOUT = 120.0  # a server answers an upload when the whole file is in its store
 
 logger = logging.getLogger(__name__)
 
@@ -108,13 +109,43 @@ class QuietClient:
         Returns:
             Its result (True where that is None), or None after a failure or during a pause.
         """
+        uploads = "artifact" in method
+        return self.attempt(lambda: getattr(self._connected(), method)(*args, **kwargs), uploads)
+
+    def find(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method that asks for something which need not be there.
+
+        Returns:
+            Its result, or None; that the store has no such thing is no failure.
+        """
+
+        def ask() -> Any:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return getattr(self._connected(), method)(*args, **kwargs)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return False
+
+        return self.attempt(ask) or None
+
+    def attempt(self, action: Callable[[], Any], uploads: bool = False) -> Any:
+        """Do something that uses MLflow.
+
+        Args:
+            action: what to do.
+            uploads: an answer may take as long as an upload.
+
+        Returns:
+            Its result (True where that is None), or None after a failure or during a pause.
+        """
         if self.paused:
             return None
         try:
-            with self._short_waits():
-                if self._client is None:
-                    self._client = _connect(self.uri)
-                result = getattr(self._client, method)(*args, **kwargs)
+            with self._short_waits(max(self.timeout, UPLOAD_TIMEOUT) if uploads else self.timeout):
+                result = action()
         except Exception as error:  # noqa: BLE001 (stores raise what their back ends do; none may end a run)
             self._failed(error)
             return None
@@ -136,6 +167,11 @@ class QuietClient:
                 engine.dispose()
         self._client = None
 
+    def _connected(self) -> Any:
+        if self._client is None:
+            self._client = _connect(self.uri)
+        return self._client
+
     def _failed(self, error: Exception) -> None:
         self._paused_until = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -154,10 +190,10 @@ class QuietClient:
         return f"{scheme}://{rest.rpartition('@')[2]}"
 
     @contextmanager
-    def _short_waits(self) -> Iterator[None]:
+    def _short_waits(self, timeout: float) -> Iterator[None]:
         """MLflow's own 120 s and seven retries would halt training for minutes; the user's settings win."""
         settings = {
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(self.timeout),
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(round(timeout)),
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
             "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ignite.engine import Engine, Events
 from monai.engines import Trainer
@@ -29,7 +30,10 @@ from medmamba_monai.handlers.mlflow_client import (
     local_database,
     usable_tracking_uri,
 )
+from medmamba_monai.handlers.mlflow_files import WrittenFiles
 from medmamba_monai.handlers.mlflow_records import flat_metrics, flat_params, unique_run_name, versions
+from medmamba_monai.handlers.mlflow_scores import flat_scores
+from medmamba_monai.handlers.system_metrics import SystemSampler, require_psutil
 
 __all__ = ["MLflowTracker"]
 
@@ -40,12 +44,27 @@ BATCH = 500  # MLflow accepts 1000 metrics and 100 parameters a call
 PARAMS_BATCH = 100
 LONGEST_ERROR = 5000
 PARENT_TAG = "mlflow.parentRunId"
+TRAINING_TAG = "training_run_id"
+NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show as the description
 
 logger = logging.getLogger(__name__)
 
 
+class RecordsItself(Protocol):
+    """A trained model that MLflow can keep, as ``bundling.logged_model.LoggedModel``."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Artifacts that need not be recorded once more where the model is."""
+        ...
+
+    def log(self, client: QuietClient, run_id: str, /) -> str | None:
+        """Record it as an output of the run; its id, or None after a failure, which is told."""
+        ...
+
+
 class MLflowTracker:
-    """Parameters, losses, learning rates, validation scores, files and the final status of a run.
+    """Parameters, losses, learning rates, scores, files, the model and the final status of a run.
 
     Each run is a new one, whatever its name; only a resumed training continues its own, known by its id. A
     store that does not answer never ends or delays a training for long: one warning, and the metrics are sent
@@ -68,11 +87,19 @@ class MLflowTracker:
         data_digest: digest of the datalist, recorded as a parameter.
         tags: recorded as tags.
         parent_run_id: run under which MLflow shows this one; None: none.
-        artifacts: files and folders that are recorded at the end, those that exist then.
+        artifacts: files and folders that are recorded at the end; one that is missing then is told.
+        outputs: files and folders that are recorded as far as this run wrote them; the rest an earlier one left.
+        scores: metrics.json of an evaluation, whose numbers become metrics (see ``flat_scores``).
+        part: name of the data's part, the first word of those metrics.
+        model: recorded when a training has finished.
+        training_run_id: for an evaluation, the run that trained the weights; where the store has it, the evaluation
+            names it and its metrics also belong to the model recorded there.
+        system_metrics: record the load of processor, memory, disk, network and GPU.
         timeout: seconds a server may take to answer.
 
     Raises:
-        ConfigError: a store that MLflow cannot use, or neither ``output_dir`` nor ``tracking_uri``.
+        ConfigError: a store that MLflow cannot use, neither ``output_dir`` nor ``tracking_uri``, or psutil is missing
+            for ``system_metrics``.
 
     Example:
         >>> MLflowTracker(enabled=False).enabled
@@ -93,6 +120,12 @@ class MLflowTracker:
         tags: Mapping[str, str] | None = None,
         parent_run_id: str | None = None,
         artifacts: Sequence[str | Path] = (),
+        outputs: Sequence[str | Path] = (),
+        scores: str | Path | None = None,
+        part: str = "test",
+        model: RecordsItself | None = None,
+        training_run_id: str | None = None,
+        system_metrics: bool | str = False,
         timeout: float = 5.0,
     ) -> None:
         self.enabled = as_flag(enabled, "MLflowTracker.enabled")
@@ -106,13 +139,24 @@ class MLflowTracker:
         self.run_name = run_name
         self.evaluator = evaluator
         self.artifacts = [Path(path) for path in artifacts]
+        self.outputs = list(outputs)
+        self.scores = None if scores is None else Path(scores)
+        self.part = part
+        self.model = model
+        self.training_run_id = training_run_id
+        self.system_metrics = as_flag(system_metrics, "MLflowTracker.system_metrics")
+        if self.enabled and self.system_metrics and is_rank_zero():
+            require_psutil()
         self.timeout = timeout
         self.tags = dict(tags or {}) | ({PARENT_TAG: parent_run_id} if parent_run_id else {})
         extra = {"class_names": class_names, "data_digest": data_digest}
         self.params = dict(params or {}) | {name: value for name, value in extra.items() if value is not None}
         self.run_id: str | None = None
         self._client: QuietClient | None = None
-        self._metrics: list[tuple[str, float, int, int]] = []
+        self._metrics: list[tuple[str, float, int, int, str | None]] = []
+        self._written = WrittenFiles(())
+        self._sampler: SystemSampler | None = None
+        self._model_id: str | None = None
         self._losses: list[float] = []
         self._untracked: set[str] = set()
         self._sent_at = 0.0
@@ -141,11 +185,13 @@ class MLflowTracker:
         for handler in stock:
             self.artifacts += [Path(path) for path in handler.artifacts if path]
         self._client = QuietClient(self._uri(stock), self.timeout)
+        self._written = WrittenFiles([*self.outputs, *([] if self.scores is None else [self.scores])])
         self.run_id = getattr(engine.state, "mlflow_run_id", None)
         self.params |= {"max_epochs": engine.state.max_epochs, "epoch_length": engine.state.epoch_length}
         if self.run_id is not None:
             self._client.call("update_run", self.run_id, status="RUNNING")
             self._log_params()
+            self._sample_system()
         else:
             self._create_run(engine)
 
@@ -174,6 +220,31 @@ class MLflowTracker:
             return
         self.run_id = engine.state.mlflow_run_id = str(run.info.run_id)
         self._log_params()
+        self._link_training()
+        self._sample_system()
+
+    def _link_training(self) -> None:
+        """Lead from an evaluation to the training and to its model; weights may also come from elsewhere."""
+        client = self._require_client()
+        training = None if self.training_run_id is None else client.find("get_run", self.training_run_id)
+        if training is None:
+            return
+        client.call("set_tag", self.run_id, TRAINING_TAG, self.training_run_id)
+        address = f"#/experiments/{training.info.experiment_id}/runs/{self.training_run_id}"
+        note = f"Evaluation ({self.part}) of the weights of [{training.info.run_name}]({address})."
+        client.call("set_tag", self.run_id, NOTE_TAG, note)
+        models = training.outputs.model_outputs if training.outputs else []
+        if models:
+            from mlflow.entities import LoggedModelInput
+
+            self._model_id = str(models[-1].model_id)
+            client.call("log_inputs", self.run_id, models=[LoggedModelInput(self._model_id)])
+
+    def _sample_system(self) -> None:
+        if self.system_metrics and self._sampler is None:
+            run = self._require_client().call("get_run", self.run_id)
+            self._sampler = SystemSampler(None if run is None else run.info.start_time / 1000)
+            self._sampler.start()
 
     def _log_params(self) -> None:
         from mlflow.entities import Param
@@ -208,7 +279,8 @@ class MLflowTracker:
         if self._losses:
             self._keep({"train_loss_epoch": sum(self._losses) / len(self._losses)}, engine.state.epoch)
             self._losses.clear()
-        self._keep(flat_metrics(engine.state.metrics, self._untracked), engine.state.epoch)
+        if self.scores is None:  # else they come with those of the whole report, once
+            self._keep(flat_metrics(engine.state.metrics, self._untracked), engine.state.epoch)
         self._send(engine)
 
     def _validated(self, engine: Engine, evaluator: Engine) -> None:
@@ -230,25 +302,57 @@ class MLflowTracker:
         if self._client is None:
             return
         self._client.try_again()
+        if self._sampler is not None:
+            self._sampler.stop()
+        if self.scores is not None:
+            self._keep_scores(engine)
         self._send(engine)
         if self.run_id is not None:
-            for path in dict.fromkeys(self.artifacts):
-                if path.is_dir():
-                    self._client.call("log_artifacts", self.run_id, str(path), path.name)
-                elif path.is_file():
-                    self._client.call("log_artifact", self.run_id, str(path))
-                elif status == "FINISHED":
-                    logger.warning("%s does not exist and is not recorded with the MLflow run", path)
+            if status == "FINISHED" and self.model is not None:
+                self._model_id = self.model.log(self._client, self.run_id)
+            self._keep_best()
+            self._send(engine)
+            self._record_files(status)
+            self._client.try_again()  # a file that could not be recorded must not leave the run running for ever
             self._client.call("set_terminated", self.run_id, status)
         if self._metrics:
             logger.warning("%d metric values could not be sent to MLflow and are lost", len(self._metrics))
         self._client.close()
-        self._client = None
-        self.run_id = None
+        self._client = self._sampler = None
+        self.run_id = self._model_id = None
+
+    def _keep_scores(self, engine: Engine) -> None:
+        """The engine's metrics, and those of the report where this run wrote it."""
+        found = flat_metrics(engine.state.metrics, self._untracked)
+        if self.scores in [file for file, _ in self._written.changed()]:
+            found |= flat_scores(json.loads(self.scores.read_text(encoding="utf-8")), self.part)
+        self._keep(found, engine.state.epoch)
+
+    def _keep_best(self) -> None:
+        """What the kept weights reached; MLflow's tables show the last value of a metric, not the best."""
+        state = None if self.evaluator is None else self.evaluator.state
+        name, epoch = getattr(state, "key_metric_name", None), getattr(state, "best_metric_epoch", -1)
+        if name is not None and epoch > 0:
+            self._keep(flat_metrics({f"best_{name}": getattr(state, "best_metric", None)}, self._untracked), epoch)
+
+    def _record_files(self, status: str) -> None:
+        client = self._require_client()
+        covered = self.model.files if self.model is not None and self._model_id is not None else []
+        for path in dict.fromkeys(self.artifacts):
+            if path.is_dir():
+                client.call("log_artifacts", self.run_id, str(path), path.name)
+            elif path.is_file():
+                if path not in covered:
+                    client.call("log_artifact", self.run_id, str(path))
+            elif status == "FINISHED":
+                logger.warning("%s does not exist and is not recorded with the MLflow run", path)
+        for path, folder in self._written.changed():
+            if path not in self.artifacts:
+                client.call("log_artifact", self.run_id, str(path), folder)
 
     def _keep(self, metrics: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)
-        self._metrics += [(name, value, now, step) for name, value in metrics.items()]
+        self._metrics += [(name, value, now, step, self._model_id) for name, value in metrics.items()]
         del self._metrics[:-MOST_KEPT_METRICS]
 
     def _send(self, engine: Engine) -> None:
@@ -258,8 +362,13 @@ class MLflowTracker:
         self._sent_at = time.monotonic()
         if self.run_id is None and not client.paused:
             self._create_run(engine)
+        if self._sampler is not None:
+            self._metrics += [(*sample, None) for sample in self._sampler.drain()]
         while self._metrics and self.run_id is not None:
-            batch = [Metric(*entry) for entry in self._metrics[:BATCH]]
+            batch = [
+                Metric(name, value, when, step, model_id=model_id, run_id=self.run_id if model_id else None)
+                for name, value, when, step, model_id in self._metrics[:BATCH]
+            ]
             if client.call("log_batch", self.run_id, metrics=batch) is None:
                 return
             del self._metrics[:BATCH]

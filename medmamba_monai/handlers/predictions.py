@@ -109,7 +109,7 @@ class PredictionWriter:
         self.groups = dict(groups or {})
         self.output_dir = Path(output_dir)
         self.class_names = [str(name) for name in class_names]
-        columns = ["file", "group", "label", "prediction", *self.class_names]
+        columns = ["file", "group", "label", "prediction", "prediction_set", "ood_score", "fold", *self.class_names]
         for name in columns:
             if columns.count(name) > 1:
                 raise ConfigError(f"'{name}' occurs twice or is the name of another column", where="class_names")
@@ -193,11 +193,21 @@ class PredictionWriter:
 
     def _completed(self, engine: Engine) -> None:
         predictions = _joined(self._predictions)
-        if not is_rank_zero():
-            return
+        if is_rank_zero():
+            self.write(predictions)
+
+    def write(self, predictions: Sequence[Prediction]) -> None:
+        """Write both files; an engine's predictions are written by themselves when it completes.
+
+        Args:
+            predictions: in any order, each file once.
+
+        Raises:
+            DataError: there are none.
+        """
         if not predictions:
             raise DataError("there are no predictions to write", where=str(self.output_dir))
-        predictions.sort(key=lambda prediction: prediction.file)
+        predictions = sorted(predictions, key=lambda prediction: prediction.file)
         write_atomic(self.output_dir / PREDICTIONS_NAME, lambda stream: stream.write(self._table(predictions)))
         if self.labelled and self.metrics is not None:
             labels = [prediction.label for prediction in predictions if prediction.label is not None]

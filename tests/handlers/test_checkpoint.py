@@ -16,7 +16,7 @@ from ignite.engine import Events
 from monai.handlers import CheckpointSaver
 
 from medmamba_monai.errors import CheckpointError, ConfigError
-from medmamba_monai.handlers import CheckpointHandler, ExponentialMovingAverage
+from medmamba_monai.handlers import CheckpointHandler, ExponentialMovingAverage, training_run
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
 
 
@@ -122,6 +122,20 @@ def test_facts_are_written_before_the_first_weights(build: Any, folder: Path) ->
     build(with_checkpoint(folder, model_info=info), epochs=2).trainer.run()
     assert info.weights_were_there == [False]
     assert (folder / "model.json").exists()
+
+
+def test_the_run_that_made_the_weights_is_known(build: Any, folder: Path) -> None:
+    training = build(with_checkpoint(folder), epochs=1)
+    training.trainer.run()
+    assert training_run(folder) is None
+    resumed = build(with_checkpoint(folder), epochs=1)
+    resumed.trainer.state.mlflow_run_id = "def"
+    resumed.trainer.run()
+    assert training_run(folder) == "def"
+    assert training_run(folder / "nowhere") is None
+    (folder / "checkpoints.json").write_text("{")
+    with pytest.raises(CheckpointError, match="unreadable"):
+        training_run(folder)
 
 
 def test_files_are_readable_for_everyone_and_orphans_go(build: Any, folder: Path) -> None:

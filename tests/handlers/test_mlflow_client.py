@@ -101,10 +101,34 @@ def test_recovery_is_told(store: str, caplog: pytest.LogCaptureFixture) -> None:
     client.close()
 
 
+def test_what_a_store_lacks_is_no_failure(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = QuietClient(store)
+    assert client.find("get_run", "0" * 32) is None
+    assert not client.paused
+    assert client.find("get_experiment", "0").name == "Default"
+    assert client.find("no_such_method") is None
+    assert client.paused
+    client.close()
+
+
+def test_uploads_may_take_longer(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Recorder:
+        def __getattr__(self, name: str) -> object:
+            return lambda: seen.append((name, os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]))
+
+    monkeypatch.setattr("medmamba_monai.handlers.mlflow_client._connect", lambda uri: Recorder())
+    client = QuietClient(store, timeout=3)
+    for method in ("log_batch", "log_artifact", "log_model_artifacts"):
+        client.call(method)
+    assert seen == [("log_batch", "3"), ("log_artifact", "120"), ("log_model_artifacts", "120")]
+
+
 def test_settings_of_the_user_win_and_ours_are_taken_back(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = QuietClient(store, timeout=3)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    with client._short_waits():
+    with client._short_waits(3):
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"

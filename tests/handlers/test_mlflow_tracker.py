@@ -18,6 +18,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
 from monai.bundle import ConfigWorkflow
 from monai.handlers import MLFlowHandler, StatsHandler, from_engine
 from monai.utils import path_to_sqlite_uri
@@ -29,6 +30,7 @@ from medmamba_monai.handlers import (
     Preempted,
     TerminateOnSignal,
     resume_training,
+    training_run,
 )
 from medmamba_monai.handlers.mlflow_client import QuietClient
 
@@ -390,6 +392,190 @@ def test_an_evaluation_by_itself(build: Any, store: str, experiment: str, client
     assert run.info.run_name.startswith("evaluate_")
     assert run.info.status == "FINISHED"
     assert len(history(client, run, "val_auc")) == 1
+
+
+class KeptModel:
+    """A model that the store knows, without files of its own."""
+
+    def __init__(self, file: Path, works: bool = True) -> None:
+        self.files = [file]
+        self.works = works
+        self.model_id: str | None = None
+
+    def log(self, client: QuietClient, run_id: str) -> str | None:
+        if not self.works:
+            return None
+        run = client.call("get_run", run_id)
+        self.model_id = client.call(
+            "create_logged_model", run.info.experiment_id, name="model", source_run_id=run_id
+        ).model_id
+        client.call("log_outputs", run_id, [LoggedModelOutput(self.model_id, step=0)])
+        return self.model_id
+
+
+class Writes:
+    """Handler that writes files when an engine has finished."""
+
+    def __init__(self, **files: tuple[Path, str]) -> None:
+        self.files = files.values()
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        for path, text in self.files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def artifacts(client: MlflowClient, run: Any, folder: str | None = None) -> set[str]:
+    found = client.list_artifacts(run.info.run_id, folder)
+    return {item.path for item in found if not item.is_dir}.union(
+        *(artifacts(client, run, item.path) for item in found if item.is_dir)
+    )
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_model_takes_the_place_of_its_weights(
+    build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path, works: bool
+) -> None:
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    model = KeptModel(weights, works)
+    training = build(
+        lambda network, evaluator, scheduler: [
+            MLflowTracker(
+                tracking_uri=store, experiment_name=experiment, evaluator=evaluator, artifacts=[weights], model=model
+            ),
+            CheckpointHandler(tmp_path / "models", scheduler, evaluator),
+        ],
+        epochs=2,
+    )
+    training.trainer.run()
+    (run,) = runs(client, experiment)
+    assert run.info.status == "FINISHED"
+    assert artifacts(client, run) == (set() if works else {"model.pt"})
+    best = training.evaluator.state.best_metric
+    assert history(client, run, "best_val_auc") == [(training.evaluator.state.best_metric_epoch, best)]
+    assert training_run(tmp_path / "models") == run.info.run_id
+    if works:
+        assert [(metric.key, metric.value) for metric in client.get_logged_model(model.model_id).metrics] == [
+            ("best_val_auc", best)
+        ]
+
+
+def test_no_model_of_a_training_that_failed(build: Any, store: str, experiment: str, tmp_path: Path) -> None:
+    model = KeptModel(tmp_path / "model.pt")
+    training = build(tracked(store, experiment, model=model), epochs=2)
+
+    def fail(engine: Any) -> None:
+        raise ValueError("planted")
+
+    training.trainer.add_event_handler(Events.ITERATION_STARTED(once=5), fail)
+    with pytest.raises(ValueError, match="planted"):
+        training.trainer.run()
+    assert model.model_id is None
+
+
+def test_an_evaluation_leads_to_its_training_and_brings_all_it_wrote(
+    build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    model = KeptModel(tmp_path / "model.pt")
+    build(tracked(store, experiment, model=model), epochs=1).trainer.run()
+    (trained,) = runs(client, experiment)
+    metrics, figures, report = tmp_path / "metrics.json", tmp_path / "figures", tmp_path / "report.html"
+    figures.mkdir()
+    for left in (figures / "of_an_earlier_run.png", report):
+        left.write_text("old")
+    text = json.dumps({"auc": 0.75, "intervals": {"auc": [0.5, 0.9]}, "per_class": {"benign": {"f1": 0.5}}})
+    writes = Writes(a=(metrics, text), b=(figures / "roc.png", "new"), c=(figures / "deep" / "x.png", "new"))
+    tracker = MLflowTracker(
+        tracking_uri=store, experiment_name=experiment, artifacts=[metrics], outputs=[figures, report, tmp_path / "no"],
+        scores=metrics, part="val", training_run_id=trained.info.run_id,
+    )  # fmt: skip
+    build(val_handlers=[writes, tracker]).evaluator.run()
+    run = client.get_run(tracker_run(client, experiment, "evaluate"))
+    assert run.info.status == "FINISHED"
+    assert artifacts(client, run) == {"metrics.json", "figures/roc.png", "figures/deep/x.png"}
+    assert history(client, run, "val_auc") == [(1, 0.75)]  # the report's, once
+    assert run.data.metrics["val_intervals/auc_high95"] == 0.9
+    assert run.data.metrics["val_per_class/f1.benign"] == 0.5
+    assert run.data.tags["training_run_id"] == trained.info.run_id
+    note = run.data.tags["mlflow.note.content"]
+    assert f"[{trained.info.run_name}](#/experiments/{trained.info.experiment_id}/runs/{trained.info.run_id})" in note
+    of_model = {metric.key: metric.value for metric in client.get_logged_model(model.model_id).metrics}
+    assert of_model["val_intervals/auc_low95"] == 0.5
+    assert [item.model_id for item in run.inputs.model_inputs] == [model.model_id]
+
+
+def tracker_run(client: MlflowClient, experiment: str, prefix: str) -> str:
+    (run_id,) = [run.info.run_id for run in runs(client, experiment) if run.info.run_name.startswith(prefix)]
+    return run_id
+
+
+def test_an_evaluation_of_weights_from_elsewhere_and_scores_of_an_earlier_run(
+    build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text('{"auc": 0.123}')
+    tracker = MLflowTracker(
+        tracking_uri=store, experiment_name=experiment, scores=metrics, part="val", training_run_id="0" * 32
+    )
+    build(val_handlers=[tracker]).evaluator.run()
+    (run,) = runs(client, experiment)
+    assert (run.info.status, "training_run_id" in run.data.tags) == ("FINISHED", False)
+    assert run.data.metrics["val_auc"] != 0.123
+    assert "The run goes on" not in caplog.text  # that a store lacks a run is no failure of the store
+
+
+def test_runs_nest(build: Any, store: str, experiment: str, client: MlflowClient) -> None:
+    build(tracked(store, experiment), epochs=1).trainer.run()
+    (parent,) = runs(client, experiment)
+    for _ in range(2):
+        build(tracked(store, experiment, parent_run_id=parent.info.run_id), epochs=1).trainer.run()
+    children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert len(children) == 2
+    assert "mlflow.parentRunId" not in parent.data.tags
+
+
+def test_an_artifact_that_cannot_be_recorded_does_not_keep_the_run_running(
+    build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: MlflowClient, *args: Any) -> None:
+        raise OSError("the artifact store is full")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
+    (tmp_path / "a.txt").write_text("x")
+    build(tracked(store, experiment, artifacts=[tmp_path / "a.txt"]), epochs=1).trainer.run()
+    assert [run.info.status for run in runs(client, experiment)] == ["FINISHED"]
+
+
+def test_the_load_of_the_machine_on_request(
+    build: Any, store: str, experiment: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Load:
+        def collect_metrics(self) -> None:
+            pass
+
+        def aggregate_metrics(self) -> dict[str, float]:
+            return {"cpu_utilization_percentage": 50.0}
+
+        def clear_metrics(self) -> None:
+            pass
+
+    monkeypatch.setattr("medmamba_monai.handlers.system_metrics._mlflow_monitors", lambda: [Load()])
+    monkeypatch.setattr("medmamba_monai.handlers.mlflow_tracker.require_psutil", lambda: None)
+    build(tracked(store, experiment, system_metrics="true"), epochs=1).trainer.run()
+    (run,) = runs(client, experiment)
+    assert run.data.metrics["system/cpu_utilization_percentage"] == 50.0
+    assert all(0 <= step < 60 for step, _ in history(client, run, "system/cpu_utilization_percentage"))
+
+
+def test_without_psutil_a_training_does_not_start(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="psutil"):
+        MLflowTracker(tracking_uri=store, system_metrics=True)
+    MLflowTracker(tracking_uri=store, system_metrics=True, enabled=False)
 
 
 def test_the_environment_goes_first_and_folders_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
