@@ -35,6 +35,7 @@ VERBS = {
     "export": Verb(
         "medmamba_monai.bundling.export_command", "write trained weights as TorchScript, ONNX or torch.export"
     ),
+    "explain": Verb("medmamba_monai.bundling.explain_command", "show which pixels speak for a class, as overlays"),
 }
 """Every verb by name."""
 

@@ -42,9 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
             remedy="export it with `python -m monai.bundle ckpt_export` or `onnx_export`",
         )
     network = MedMamba(**{key: value for key, value in info.network.items() if key != "preset"})
+    from medmamba_monai.bundling.calibration import weights_digest
     from medmamba_monai.handlers import load_weights_for_inference
 
     load_weights_for_inference(network, folder)
+    info.extra["weights_sha256"] = weights_digest(folder)  # what calibration.json is compared with
     size = " x ".join(map(str, info.image_size))
     batches = " and ".join(map(str, BATCH_SIZES))
     sys.stdout.write(f"exporting {folder / 'model.pt'} ({info.channels} channel(s), {size}); ONNX may take minutes\n")

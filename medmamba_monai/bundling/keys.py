@@ -245,6 +245,17 @@ KEYS = (
         "flag or path",
         "continue the last training in ckpt_dir (true), or the state in the given file",
     ),
+    Key(
+        "conformal_alpha",
+        "rate",
+        "share of prediction sets that may lack the true class, below 1; used when calibration.json is fitted",
+    ),
+    Key("calibrated", "flag", "give predictions the temperature that was fitted on the validation part"),
+    Key(
+        "prediction_sets",
+        "flag",
+        "write the column prediction_set: the classes that hold the true one with probability 1 - conformal_alpha",
+    ),
     Key("device", "text", "cpu, cuda or cuda:1"),
     Key("amp", "flag", "bfloat16 autocast where the device supports it"),
     Key("num_workers", "whole", "processes that load images"),
@@ -283,6 +294,7 @@ PARTS = frozenset(
         ),
         *("model_info", "initial_network", "network", "loss", "optimizer", "steps_per_epoch", "lr_scheduler"),
         *("dataset", "dataloader", "inferer", "handlers", "evaluator"),
+        *("calibrate", "calibration"),
     }
 )
 """The other top-level keys of the bundles: parts that the keys above set up."""

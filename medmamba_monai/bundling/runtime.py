@@ -16,6 +16,13 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
 from medmamba_monai import networks
+from medmamba_monai.bundling.calibrate import fit_calibration
+from medmamba_monai.bundling.calibration import (
+    SafetyReport,
+    StoredCalibration,
+    TemperProbabilitiesd,
+    stored_calibration,
+)
 from medmamba_monai.bundling.keys import KEYS
 from medmamba_monai.bundling.logged_model import LoggedModel
 from medmamba_monai.bundling.overrides import check_overrides, running, running_with
@@ -31,12 +38,16 @@ from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
 __all__ = [
     "ModelCheckpointLoader",
+    "SafetyReport",
     "Splits",
+    "TemperProbabilitiesd",
     "begin",
     "bundle_root",
+    "calibration_of",
     "config_digest",
     "default_amp",
     "default_workers",
+    "fit_calibration",
     "items_in_memory",
     "local_device",
     "logged_model",
@@ -233,6 +244,19 @@ def trained_info(ckpt_dir: str, exported: str | None = None) -> ModelInfo:
     return ModelInfo([], channels, dimensions, list(image["spatial_shape"]), network.config, "", {})
 
 
+def calibration_of(
+    ckpt_dir: str, class_names: Sequence[str], task: str, exported: str | None, required: bool
+) -> StoredCalibration:
+    """Read the calibration of the weights that this run uses; see `stored_calibration`.
+
+    Raises:
+        CheckpointError: it is required, and there is none for these weights.
+    """
+    parser = running(ConfigParser)
+    given = parser is not None and _weights_are_given(parser)
+    return stored_calibration(ckpt_dir, class_names, task, exported, required, weights_given=given)
+
+
 def _weights_are_given(parser: ConfigParser) -> bool:
     """Whether the evaluator's loader of weights is disabled, as MONAI's federated client does with it."""
     loaders = [h for h in parser.get("validate", {}).get("handlers", []) if "CheckpointLoader" in h.get("_target_", "")]
@@ -366,5 +390,21 @@ def tell_outputs(*files: str) -> None:
             continue
         logger.info("wrote %s", file)
         if file.name == "metrics.json":
-            scores = {k: v for k, v in json.loads(file.read_text(encoding="utf-8")).items() if isinstance(v, float)}
-            logger.info("scores: %s", ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            _tell_scores(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _tell_scores(metrics: dict[str, Any]) -> None:
+    """Log each score with its interval, where there is one, and what was resampled for it."""
+    intervals = metrics.get("intervals", {})
+    scores = [
+        f"{name} {value:.4f}{_bounds(intervals.get(name))}"
+        for name, value in metrics.items()
+        if isinstance(value, float)
+    ]
+    how = metrics.get("resampling")
+    note = f" ({how['level']:.0%} intervals over {how['clusters']} {how['unit']}s)" if how else ""
+    logger.info("scores%s: %s", note, ", ".join(scores))
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -6,6 +6,7 @@ Configs name them. May import ``errors`` and ``networks``; knows neither engines
 from medmamba_monai.handlers.checkpoint import CheckpointHandler, training_run
 from medmamba_monai.handlers.early_stopping import EarlyStopping
 from medmamba_monai.handlers.ema import ExponentialMovingAverage
+from medmamba_monai.handlers.history import History, read_history
 from medmamba_monai.handlers.mlflow_client import default_tracking_uri
 from medmamba_monai.handlers.mlflow_tracker import MLflowTracker, record_model
 from medmamba_monai.handlers.predictions import PredictionWriter
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointHandler",
     "EarlyStopping",
     "ExponentialMovingAverage",
+    "History",
     "MLflowTracker",
     "PredictionWriter",
     "Preempted",
@@ -28,6 +30,7 @@ __all__ = [
     "TerminateOnSignal",
     "default_tracking_uri",
     "load_weights_for_inference",
+    "read_history",
     "record_model",
     "resume_training",
     "training_run",

@@ -59,8 +59,8 @@ class PredictionWriter:
     Args:
         output_dir: folder of both files; created if needed.
         class_names: names in the order of the network's outputs.
-        metrics: function of (labels, probabilities (N, C), class names), with task "multilabel" also of threshold;
-            None writes no metrics.
+        metrics: function of (labels, probabilities (N, C), class names) and clusters (what each image belongs to, None
+            where groups are not known), with task "multilabel" also of threshold; None writes no metrics.
         labelled: whether the items have labels.
         softmax: predictions are logits and are turned into probabilities here, by a sigmoid with task
             "multilabel"; else they must be probabilities.
@@ -109,7 +109,7 @@ class PredictionWriter:
         self.groups = dict(groups or {})
         self.output_dir = Path(output_dir)
         self.class_names = [str(name) for name in class_names]
-        columns = ["file", "group", "label", "prediction", *self.class_names]
+        columns = ["file", "group", "label", "prediction", "prediction_set", "ood_score", *self.class_names]
         for name in columns:
             if columns.count(name) > 1:
                 raise ConfigError(f"'{name}' occurs twice or is the name of another column", where="class_names")
@@ -202,7 +202,9 @@ class PredictionWriter:
         if self.labelled and self.metrics is not None:
             labels = [prediction.label for prediction in predictions if prediction.label is not None]
             probabilities = np.array([prediction.probabilities for prediction in predictions])
-            options = {"threshold": self.threshold} if self.several else {}
+            options: dict[str, Any] = {"threshold": self.threshold} if self.several else {}
+            # an image without a group stands for itself
+            options["clusters"] = [each.group or each.file for each in predictions] if self.groups else None
             report = self.metrics(labels, probabilities, self.class_names, **options)
             write_json(self.output_dir / METRICS_NAME, {**report, **self.remarks})
 

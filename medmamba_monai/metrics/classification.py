@@ -14,11 +14,31 @@ import numpy as np
 import numpy.typing as npt
 
 from medmamba_monai.errors import DataError
+from medmamba_monai.metrics.binary import NO_PROBABILITIES, macro_means, one_class
+from medmamba_monai.metrics.calibration_error import expected_calibration_error, reliability_bins
+from medmamba_monai.metrics.intervals import Predictions, report_intervals
+from medmamba_monai.metrics.resampled import MACRO, normalised
 
-__all__ = ["SCORE_NAMES", "classification_report", "confusion_matrix", "score"]
+__all__ = ["SCORE_NAMES", "classification_report", "confusion_matrix", "multiclass_predictions", "score"]
 
-SCORE_NAMES = ("accuracy", "balanced_accuracy", "auc", "f1", "sensitivity", "specificity", "quadratic_kappa")
+SCORE_NAMES = (
+    "accuracy",
+    "balanced_accuracy",
+    "auc",
+    "average_precision",
+    "f1",
+    "sensitivity",
+    "specificity",
+    "mcc",
+    "kappa",
+    "quadratic_kappa",
+    "brier",
+    "log_loss",
+    "ece",
+)
+SUM_TOLERANCE = 1e-3
 
+Numbers = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 
@@ -33,20 +53,31 @@ def confusion_matrix(labels: Sequence[int], predictions: Sequence[int], num_clas
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def classification_report(labels: Sequence[int], probabilities: Any, class_names: Sequence[str]) -> dict[str, Any]:
+def classification_report(
+    labels: Sequence[int],
+    probabilities: Any,
+    class_names: Sequence[str],
+    clusters: Sequence[Any] | None = None,
+    resamples: int = 0,
+) -> dict[str, Any]:
     """All metrics of a set of predictions, ready for JSON.
 
     Args:
         labels: N true class numbers.
-        probabilities: (N, C), rows sum to one; the predicted class is the first largest.
+        probabilities: (N, C), rows sum to one; the predicted class is the first largest. Other scores leave what needs
+            probabilities undefined.
         class_names: C names.
+        clusters: N patients or other groups that images belong to, for the intervals; None: images are independent.
+        resamples: of the bootstrap; 0: no intervals.
 
     Returns:
-        n, class_names, accuracy, balanced_accuracy (mean sensitivity), auc (one against the rest, macro
-        mean), f1, sensitivity and specificity (macro means), quadratic_kappa (agreement beyond chance, errors
-        weighted by the square of the distance between class numbers: of use where the classes are grades in
-        the order of ``class_names``), per_class (name → support, auc, f1, sensitivity, specificity),
-        confusion_matrix (row = true class), undefined (metric → reason).
+        n, class_names, accuracy, balanced_accuracy (mean sensitivity); auc and average_precision (one against the
+        rest), f1, sensitivity and specificity (means over the classes); mcc, kappa, quadratic_kappa (agreement beyond
+        chance, errors weighted by the square of the distance between class numbers: of use where the classes are
+        grades in the order of ``class_names``); brier (squared error summed over the classes, halved for two),
+        log_loss, ece (of the predicted class); per_class (name → support, the metrics of ``binary.CLASS_METRICS`` and
+        tn, fp, fn, tp), confusion_matrix (row = true class), reliability (bins), undefined (metric → reason). With
+        ``resamples`` also what ``metrics.intervals`` adds.
 
     Raises:
         DataError: no samples, shapes that do not fit, labels outside the classes, probabilities that are not
@@ -58,35 +89,49 @@ def classification_report(labels: Sequence[int], probabilities: Any, class_names
         >>> report["balanced_accuracy"], report["per_class"]["malignant"]["sensitivity"]
         (0.75, 0.5)
     """
-    truth, scores = _checked(labels, probabilities, len(class_names))
-    counts = confusion_matrix(truth.tolist(), scores.argmax(axis=1).tolist(), len(class_names))
+    predictions = multiclass_predictions(labels, probabilities, class_names)
+    truth, called = predictions.truth.argmax(1), predictions.called.argmax(1)
     undefined: dict[str, str] = {}
-    per_class = {
-        name: _one_class(truth, scores, counts, index, name, undefined) for index, name in enumerate(class_names)
-    }
-    means: dict[str, float | None] = {}
-    for metric in ("auc", "f1", "sensitivity", "specificity"):
-        values = [entry[metric] for entry in per_class.values()]
-        lacking = [name for name, value in zip(class_names, values, strict=True) if value is None]
-        means[metric] = None if lacking else float(np.mean(values))
-        if lacking:
-            undefined[metric] = f"undefined for: {', '.join(lacking)}"
+    per_class: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(class_names):
+        flags, calls = predictions.truth[:, index], predictions.called[:, index]
+        per_class[name], reasons = one_class(flags, predictions.values[:, index], calls, predictions.probabilities)
+        undefined |= {f"{name}.{metric}": reason for metric, reason in reasons.items()}
+    means, reasons = macro_means(per_class, MACRO["multiclass"])
+    undefined |= reasons
     if "sensitivity" in undefined:
         undefined["balanced_accuracy"] = undefined["sensitivity"]
-    kappa = _quadratic_kappa(truth, scores)
-    if kappa is None:
-        undefined["quadratic_kappa"] = "one class only, in the labels and in the predictions"
-    return {
+    agreements, reasons = _agreements(truth, called, len(class_names))
+    stated, more = _stated(truth, predictions)
+    report = {
         "n": len(truth),
         "class_names": list(class_names),
-        "accuracy": float(np.trace(counts) / counts.sum()),
+        "accuracy": float((truth == called).mean()),
         "balanced_accuracy": means["sensitivity"],
         **means,
-        "quadratic_kappa": kappa,
+        **agreements,
+        **stated,
         "per_class": per_class,
-        "confusion_matrix": counts.tolist(),
-        "undefined": undefined,
+        "confusion_matrix": confusion_matrix(truth.tolist(), called.tolist(), len(class_names)).tolist(),
+        "reliability": _reliability(truth, predictions),
+        "undefined": undefined | reasons | more,
     }
+    if resamples:
+        report_intervals(predictions, report, clusters, resamples)
+    return report
+
+
+def multiclass_predictions(labels: Sequence[int], probabilities: Any, class_names: Sequence[str]) -> Predictions:
+    """Labels and probabilities as all metrics take them.
+
+    Raises:
+        DataError: as `classification_report`.
+    """
+    truth, values = _checked(labels, probabilities, len(class_names))
+    stated = bool((values >= 0).all() and (np.abs(values.sum(1) - 1) <= SUM_TOLERANCE).all())
+    one_hot = np.eye(len(class_names), dtype=bool)
+    called = one_hot[values.argmax(axis=1)]
+    return Predictions(one_hot[truth], values, called, list(class_names), "multiclass", stated)
 
 
 def score(name: str, labels: Sequence[int], probabilities: Any) -> float:
@@ -102,9 +147,7 @@ def score(name: str, labels: Sequence[int], probabilities: Any) -> float:
     if name not in SCORE_NAMES:
         raise DataError(f"there is no metric '{name}'", remedy=f"one of: {', '.join(SCORE_NAMES)}")
     values = np.asarray(probabilities, dtype=np.float64)
-    names = [str(index) for index in range(values.shape[-1])]
-    value = classification_report(labels, values, names)[name]
-    return float("nan") if value is None else float(value)
+    return multiclass_predictions(labels, values, [str(index) for index in range(values.shape[-1])]).score(name)
 
 
 def _checked(labels: Sequence[int], probabilities: Any, classes: int) -> tuple[npt.NDArray[np.int64], Values]:
@@ -121,40 +164,49 @@ def _checked(labels: Sequence[int], probabilities: Any, classes: int) -> tuple[n
     return truth, scores
 
 
-def _quadratic_kappa(truth: npt.NDArray[np.int64], scores: Values) -> float | None:
-    """Cohen's kappa with quadratic weights; None where it would divide by zero."""
-    from sklearn.metrics import cohen_kappa_score
+def _agreements(truth: Numbers, called: Numbers, classes: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Matthews' correlation and the kappas; undefined where they would divide by zero."""
+    from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
-    predicted = scores.argmax(axis=1)
-    if len({*truth.tolist(), *predicted.tolist()}) == 1:
+    found: dict[str, Any] = {"mcc": None, "kappa": None, "quadratic_kappa": None}
+    several = [len(set(part.tolist())) > 1 for part in (truth, called)]
+    reasons = {}
+    if all(several):
+        found["mcc"] = float(matthews_corrcoef(truth, called))
+    else:
+        reasons["mcc"] = f"one class only, in the {'predictions' if several[0] else 'labels'}"
+    if set(truth.tolist()) | set(called.tolist()) == {int(truth[0])}:
+        reasons |= dict.fromkeys(("kappa", "quadratic_kappa"), "one class only, in the labels and in the predictions")
+    else:
+        for name, weights in (("kappa", None), ("quadratic_kappa", "quadratic")):
+            found[name] = float(cohen_kappa_score(truth, called, labels=list(range(classes)), weights=weights))
+    return found, reasons
+
+
+def _stated(truth: Numbers, predictions: Predictions) -> tuple[dict[str, Any], dict[str, str]]:
+    """What judges the probabilities themselves."""
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    if not predictions.probabilities:
+        names = ("brier", "log_loss", "ece")
+        return dict.fromkeys(names), dict.fromkeys(names, NO_PROBABILITIES)
+    values, classes = normalised(predictions.values), list(range(predictions.values.shape[1]))
+    if len(classes) == 1:
+        return {"brier": 0.0, "log_loss": 0.0, "ece": 0.0}, {}
+    return {
+        "brier": float(brier_score_loss(truth, values[:, 1] if len(classes) == 2 else values, labels=classes)),
+        "log_loss": float(log_loss(truth, values, labels=classes)),
+        "ece": expected_calibration_error(*_top(truth, predictions)),
+    }, {}
+
+
+def _reliability(truth: Numbers, predictions: Predictions) -> dict[str, Any] | None:
+    """Confidence in the predicted class against how often it is right."""
+    if not predictions.probabilities:
         return None
-    classes = list(range(scores.shape[1]))
-    return float(cohen_kappa_score(truth, predicted, labels=classes, weights="quadratic"))
+    return {"of": "the predicted class", "bins": reliability_bins(*_top(truth, predictions))}
 
 
-def _one_class(
-    truth: npt.NDArray[np.int64],
-    scores: Values,
-    counts: npt.NDArray[np.int64],
-    index: int,
-    name: str,
-    undefined: dict[str, str],
-) -> dict[str, Any]:
-    """The metrics of one class against the rest; what is undefined gets its reason."""
-    from sklearn.metrics import roc_auc_score
-
-    hits = int(counts[index, index])
-    positives, called = int(counts[index].sum()), int(counts[:, index].sum())
-    negatives = len(truth) - positives
-    entry: dict[str, Any] = {"support": positives}
-    reason = "no samples of this class" if positives == 0 else "no samples of another class"
-    auc = None
-    if positives and negatives:
-        auc = float(roc_auc_score(truth == index, scores[:, index]))
-    false_alarms = called - hits
-    entry["auc"] = auc
-    entry["f1"] = 2 * hits / (positives + called) if positives + called else None
-    entry["sensitivity"] = hits / positives if positives else None
-    entry["specificity"] = (negatives - false_alarms) / negatives if negatives else None
-    undefined.update({f"{name}.{metric}": reason for metric, value in entry.items() if value is None})
-    return entry
+def _top(truth: Numbers, predictions: Predictions) -> tuple[Values, npt.NDArray[np.bool_]]:
+    """Confidence in the predicted class, and whether it is right."""
+    return predictions.values.max(1).clip(0, 1), truth == predictions.values.argmax(1)

@@ -13,8 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medmamba_monai.errors import ConfigError, DataError
+from medmamba_monai.metrics.binary import macro_means, one_class
+from medmamba_monai.metrics.calibration_error import expected_calibration_error, reliability_bins
+from medmamba_monai.metrics.intervals import Predictions, report_intervals
+from medmamba_monai.metrics.resampled import MACRO
 
-__all__ = ["MULTILABEL_SCORE_NAMES", "THRESHOLD", "multilabel_report"]
+__all__ = ["MULTILABEL_SCORE_NAMES", "THRESHOLD", "multilabel_predictions", "multilabel_report"]
 
 MULTILABEL_SCORE_NAMES = (
     "auc",
@@ -22,18 +26,26 @@ MULTILABEL_SCORE_NAMES = (
     "f1",
     "sensitivity",
     "specificity",
+    "mcc",
     "exact_match",
     "hamming_loss",
+    "brier",
+    "log_loss",
+    "ece",
 )
 THRESHOLD = 0.5
-_MEANS = ("auc", "average_precision", "f1", "sensitivity", "specificity")
 
 Flags = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 
 def multilabel_report(
-    labels: Any, probabilities: Any, class_names: Sequence[str], threshold: float = THRESHOLD
+    labels: Any,
+    probabilities: Any,
+    class_names: Sequence[str],
+    threshold: float = THRESHOLD,
+    clusters: Sequence[Any] | None = None,
+    resamples: int = 0,
 ) -> dict[str, Any]:
     """All metrics of a set of predictions, ready for JSON.
 
@@ -42,12 +54,16 @@ def multilabel_report(
         probabilities: (N, C) in [0, 1], each for itself.
         class_names: C names.
         threshold: a class is predicted where its probability is at least this.
+        clusters: N patients or other groups that images belong to, for the intervals; None: images are independent.
+        resamples: of the bootstrap; 0: no intervals.
 
     Returns:
-        n, task, class_names, threshold, auc and average_precision (macro means; they do not depend on the
-        threshold), f1, sensitivity and specificity (macro means), exact_match (share of images with every class
-        right, scikit-learn's accuracy), hamming_loss (share of wrong single answers), per_class (name → support,
-        the five metrics, and tn, fp, fn, tp), undefined (metric → reason).
+        n, task, class_names, threshold; auc and average_precision (macro means; they do not depend on the
+        threshold), f1, sensitivity, specificity, mcc and brier (macro means), exact_match (share of images with every
+        class right, scikit-learn's accuracy), hamming_loss (share of wrong single answers), log_loss and ece (of the
+        single answers), per_class (name → support, the metrics of ``CLASS_METRICS`` and tn, fp, fn, tp), reliability
+        (bins of the single answers), undefined (metric → reason). With ``resamples`` also what ``metrics.intervals``
+        adds.
 
     Raises:
         ConfigError: a threshold outside (0, 1).
@@ -58,23 +74,17 @@ def multilabel_report(
         >>> report["auc"], round(report["exact_match"], 3), report["per_class"]["a"]["sensitivity"]
         (1.0, 0.667, 0.5)
     """
-    if not 0 < threshold < 1:
-        raise ConfigError(f"threshold={threshold} lies outside 0 to 1", remedy="give a number between them")
-    truth, values = _checked(labels, probabilities, len(class_names))
-    called = values >= threshold
+    from sklearn.metrics import log_loss
+
+    predictions = multilabel_predictions(labels, probabilities, class_names, threshold)
+    truth, values, called = predictions[:3]
     undefined: dict[str, str] = {}
-    per_class = {
-        name: _one_class(truth[:, index], values[:, index], called[:, index], name, undefined)
-        for index, name in enumerate(class_names)
-    }
-    means: dict[str, float | None] = {}
-    for metric in _MEANS:
-        found = [entry[metric] for entry in per_class.values()]
-        lacking = [name for name, value in zip(class_names, found, strict=True) if value is None]
-        means[metric] = None if lacking else float(np.mean(found))
-        if lacking:
-            undefined[metric] = f"undefined for: {', '.join(lacking)}"
-    return {
+    per_class: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(class_names):
+        per_class[name], reasons = one_class(truth[:, index], values[:, index], called[:, index])
+        undefined |= {f"{name}.{metric}": reason for metric, reason in reasons.items()}
+    means, reasons = macro_means(per_class, MACRO["multilabel"])
+    report = {
         "n": len(truth),
         "task": "multilabel",
         "class_names": list(class_names),
@@ -82,9 +92,29 @@ def multilabel_report(
         **means,
         "exact_match": float((truth == called).all(axis=1).mean()),
         "hamming_loss": float((truth != called).mean()),
+        "log_loss": float(log_loss(truth.ravel(), values.ravel(), labels=[False, True])),
+        "ece": expected_calibration_error(values.ravel(), truth.ravel()),
         "per_class": per_class,
-        "undefined": undefined,
+        "reliability": {"of": "all single answers", "bins": reliability_bins(values.ravel(), truth.ravel())},
+        "undefined": undefined | reasons,
     }
+    if resamples:
+        report_intervals(predictions, report, clusters, resamples)
+    return report
+
+
+def multilabel_predictions(
+    labels: Any, probabilities: Any, class_names: Sequence[str], threshold: float = THRESHOLD
+) -> Predictions:
+    """Labels and probabilities as all metrics take them.
+
+    Raises:
+        ConfigError, DataError: as `multilabel_report`.
+    """
+    if not 0 < threshold < 1:
+        raise ConfigError(f"threshold={threshold} lies outside 0 to 1", remedy="give a number between them")
+    truth, values = _checked(labels, probabilities, len(class_names))
+    return Predictions(truth, values, values >= threshold, list(class_names), "multilabel", True)
 
 
 def _checked(labels: Any, probabilities: Any, classes: int) -> tuple[Flags, Values]:
@@ -100,24 +130,3 @@ def _checked(labels: Any, probabilities: Any, classes: int) -> tuple[Flags, Valu
         row = int(np.argmin(((values >= 0) & (values <= 1)).all(axis=1)))
         raise DataError(f"the values of sample {row} are no probabilities", remedy="apply a sigmoid to the logits")
     return truth.astype(bool), values
-
-
-def _one_class(truth: Flags, values: Values, called: Flags, name: str, undefined: dict[str, str]) -> dict[str, Any]:
-    """The metrics of one class; what is undefined gets its reason."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    tp, fp = int((truth & called).sum()), int((~truth & called).sum())
-    fn, tn = int((truth & ~called).sum()), int((~truth & ~called).sum())
-    positives, negatives = tp + fn, tn + fp
-    entry: dict[str, Any] = {
-        "support": positives,
-        "auc": float(roc_auc_score(truth, values)) if positives and negatives else None,
-        "average_precision": float(average_precision_score(truth, values)) if positives else None,
-        # without a positive image f1 would be 0 whatever the network does
-        "f1": 2 * tp / (2 * tp + fp + fn) if positives else None,
-        "sensitivity": tp / positives if positives else None,
-        "specificity": tn / negatives if negatives else None,
-    }
-    reason = "no image has this class" if positives == 0 else "every image has this class"
-    undefined.update({f"{name}.{metric}": reason for metric, value in entry.items() if value is None})
-    return {**entry, "tn": tn, "fp": fp, "fn": fn, "tp": tp}

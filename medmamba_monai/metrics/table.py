@@ -13,7 +13,7 @@ from medmamba_monai.errors import DataError
 
 __all__ = ["PredictionTable"]
 
-NOT_CLASSES = ("file", "group", "label", "prediction")
+NOT_CLASSES = ("file", "group", "label", "prediction", "prediction_set", "ood_score")
 SEPARATOR = "|"
 NO_FINDING = "No Finding"
 

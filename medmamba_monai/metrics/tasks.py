@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from medmamba_monai.errors import ConfigError
-from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report
-from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_report
+from medmamba_monai.metrics.bootstrap import RESAMPLES
+from medmamba_monai.metrics.classification import SCORE_NAMES, classification_report, multiclass_predictions
+from medmamba_monai.metrics.intervals import Predictions
+from medmamba_monai.metrics.multilabel import MULTILABEL_SCORE_NAMES, multilabel_predictions, multilabel_report
 
-__all__ = ["check_score", "default_score", "report_of", "watched_scores"]
+__all__ = [
+    "LOSSES",
+    "check_score",
+    "default_score",
+    "evaluation_of",
+    "predictions_of",
+    "report_of",
+    "score_mode",
+    "score_names",
+    "watched_scores",
+]
+
+LOSSES = ("brier", "log_loss", "ece", "hamming_loss")
+"""Metrics of which smaller is better."""
+
 
 _REPORTS: dict[str, Callable[..., dict[str, Any]]] = {
     "multiclass": classification_report,
     "multilabel": multilabel_report,
 }
+_PREDICTIONS: dict[str, Callable[..., Predictions]] = {
+    "multiclass": multiclass_predictions,
+    "multilabel": multilabel_predictions,
+}
 _NAMES = {"multiclass": SCORE_NAMES, "multilabel": MULTILABEL_SCORE_NAMES}
 _DEFAULTS = {"multiclass": "balanced_accuracy", "multilabel": "auc"}
 _WATCHED = {
-    "multiclass": ("accuracy", "balanced_accuracy", "auc", "f1"),
-    "multilabel": ("auc", "average_precision", "f1", "exact_match"),
+    "multiclass": ("accuracy", "balanced_accuracy", "auc", "f1", "log_loss"),
+    "multilabel": ("auc", "average_precision", "f1", "exact_match", "log_loss"),
 }
 
 
 def report_of(task: str) -> Callable[..., dict[str, Any]]:
-    """The function that computes all metrics of a task.
+    """The function that computes all metrics of a task, without intervals unless told to.
 
     Raises:
         ConfigError: there is no such task.
@@ -34,6 +55,52 @@ def report_of(task: str) -> Callable[..., dict[str, Any]]:
         'multilabel_report'
     """
     return _REPORTS[_checked(task)]
+
+
+def evaluation_of(task: str) -> Callable[..., dict[str, Any]]:
+    """The same with bootstrap and DeLong intervals, over ``clusters`` where given.
+
+    Raises:
+        ConfigError: there is no such task.
+
+    Example:
+        >>> labels, probabilities = [0, 1] * 10, [[0.9, 0.1], [0.2, 0.8]] * 10
+        >>> evaluation_of("multiclass")(labels, probabilities, ["a", "b"])["resampling"]["unit"]
+        'image'
+    """
+    return partial(report_of(task), resamples=RESAMPLES)
+
+
+def predictions_of(task: str) -> Callable[..., Predictions]:
+    """The function that checks labels and probabilities of a task and brings them into the form all metrics take.
+
+    Raises:
+        ConfigError: there is no such task.
+
+    Example:
+        >>> predictions_of("multiclass")([0, 1], [[0.9, 0.1], [0.8, 0.2]], ["a", "b"]).score("accuracy")
+        0.5
+    """
+    return _PREDICTIONS[_checked(task)]
+
+
+def score_names(task: str) -> tuple[str, ...]:
+    """All metrics of a task that are one number.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    return _NAMES[_checked(task)]
+
+
+def score_mode(name: str) -> str:
+    """Which values of a metric are better, as the handlers that choose weights take it.
+
+    Example:
+        >>> score_mode("auc"), score_mode("log_loss")
+        ('max', 'min')
+    """
+    return "min" if name in LOSSES else "max"
 
 
 def default_score(task: str) -> str:
@@ -57,7 +124,7 @@ def watched_scores(task: str, key_metric: str) -> list[str]:
 
     Example:
         >>> watched_scores("multilabel", "auc")
-        ['average_precision', 'f1', 'exact_match']
+        ['average_precision', 'f1', 'exact_match', 'log_loss']
     """
     return [name for name in _WATCHED[_checked(task)] if name != key_metric]
 

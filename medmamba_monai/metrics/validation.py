@@ -13,7 +13,7 @@ import torch.distributed as dist
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 
-from medmamba_monai.metrics.tasks import check_score, report_of
+from medmamba_monai.metrics.tasks import check_score, predictions_of
 
 __all__ = ["ValidationScore", "predictions_and_findings", "predictions_and_labels"]
 
@@ -58,9 +58,7 @@ class ValidationScore(Metric):
     """A metric of a task's report as an Ignite metric: a Python float, NaN where undefined.
 
     Args:
-        name: for one class an image accuracy, balanced_accuracy, auc, f1, sensitivity, specificity or
-            quadratic_kappa; for several auc, average_precision, f1, sensitivity, specificity, exact_match or
-            hamming_loss, which is a loss: smaller is better.
+        name: one of ``score_names(task)``; ``score_mode(name)`` says whether larger or smaller is better.
         softmax: predictions are logits; with task "multilabel" a sigmoid makes probabilities of them.
         output_transform: gives (predictions (B, C), labels (B) or (B, C)) from the engine's output.
         task: "multiclass" or "multilabel".
@@ -121,6 +119,5 @@ class ValidationScore(Metric):
         if bad:
             logger.warning("%d of %d predictions are not finite: %s is undefined", bad, len(values), self.name)
             return math.nan
-        report = report_of(self.task)(labels, values, [str(index) for index in range(values.shape[1])])
-        value = report[self.name]
-        return math.nan if value is None else float(value)
+        names = [str(index) for index in range(values.shape[1])]
+        return predictions_of(self.task)(labels, values, names).score(self.name)

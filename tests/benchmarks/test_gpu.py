@@ -79,9 +79,13 @@ def test_a_wrong_scan_is_not_timed() -> None:
 
 
 @pytest.mark.slow
-def test_network_is_measured_on_any_device() -> None:
+def test_network_is_measured_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "RIVALS", gpu.RIVALS[:1])
     measured = gpu.measure_network(CPU, reference.sequence_scan, 0.0, preset="nano", size=32, batch=2)
-    assert list(measured) == [quantity for name, quantity in gpu.TARGETS if name == "network"][:5]
+    wanted = {quantity for name, quantity in gpu.TARGETS if name == "network"}
+    left_out = {quantity for quantity in wanted if any(word in quantity for word in ("memory", "ResNet50", "ViT"))}
+    assert wanted - set(measured) == left_out
+    assert set(measured) <= wanted
 
 
 def test_peak_of_exponentials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +102,4 @@ def test_peak_of_exponentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_a_gpu() -> None:
     cuda = torch.device("cuda")
     assert len(gpu.measure_scan(cuda, reference.sequence_scan, 0.0, stages=((7, 64, 2),), batch=2)) == 3
-    assert len(gpu.measure_network(cuda, reference.sequence_scan, 0.0, preset="nano", size=64, batch=2)) == 6
+    assert len(gpu.measure_network(cuda, reference.sequence_scan, 0.0, preset="nano", size=64, batch=2)) == 14

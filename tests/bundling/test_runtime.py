@@ -152,6 +152,15 @@ def test_outputs_are_told_with_their_scores(tmp_path: Path, caplog: pytest.LogCa
     with caplog.at_level(logging.INFO):
         runtime.tell_outputs(str(metrics), str(tmp_path / "missing.csv"))
     assert [record.message for record in caplog.records] == [f"wrote {metrics}", "scores: accuracy 0.7500"]
+    resampling = {"level": 0.95, "clusters": 3, "unit": "group"}
+    intervals = {"accuracy": [0.5, 0.9], "auc": None}
+    content = {"n": 4, "accuracy": 0.75, "auc": 1.0, "f1": None, "intervals": intervals, "resampling": resampling}
+    metrics.write_text(json.dumps(content))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        runtime.tell_outputs(str(metrics))
+    expected = "scores (95% intervals over 3 groups): accuracy 0.7500 [0.500, 0.900], auc 1.0000"
+    assert [record.message for record in caplog.records] == [f"wrote {metrics}", expected]
 
 
 def test_a_refusal_inside_a_config_keeps_its_reason() -> None:

@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from medmamba_monai.engines import EvaluationStep
 from medmamba_monai.errors import ConfigError, DataError
 from medmamba_monai.handlers import PredictionWriter
-from medmamba_monai.metrics import classification_report, multilabel_report
+from medmamba_monai.metrics import classification_report, evaluation_of, multilabel_report
 
 NAMES = ["benign", "malignant", "normal"]
 
@@ -88,7 +88,9 @@ def test_postprocessed_probabilities_and_one_hot_labels(tmp_path: Path) -> None:
             other[key] for key in ("file", "label", "prediction")
         ]
         assert [float(one[name]) for name in NAMES] == pytest.approx([float(other[name]) for name in NAMES])
-    assert (tmp_path / "a" / "metrics.json").read_text() == (tmp_path / "b" / "metrics.json").read_text()
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert first["confusion_matrix"] == second["confusion_matrix"] and first["auc"] == second["auc"]
+    assert first["log_loss"] == pytest.approx(second["log_loss"], rel=1e-6)
 
 
 def test_without_labels(tmp_path: Path) -> None:
@@ -204,3 +206,14 @@ def test_groups_stand_beside_the_files(tmp_path: Path) -> None:
     assert {row["file"]: row["group"] for row in rows(tmp_path)} == {
         i["file"]: groups.get(i["file"], "") for i in items
     }
+
+
+def test_metrics_are_told_which_images_belong_together(tmp_path: Path) -> None:
+    items = data(30)
+    groups = {item["file"]: f"P{index // 2}" for index, item in enumerate(items[:20])}
+    evaluate(items, PredictionWriter(tmp_path, NAMES, evaluation_of("multiclass"), softmax=True, groups=groups))
+    resampling = json.loads((tmp_path / "metrics.json").read_text())["resampling"]
+    assert (resampling["unit"], resampling["clusters"]) == ("group", 20)
+    evaluate(items, PredictionWriter(tmp_path, NAMES, evaluation_of("multiclass"), softmax=True))
+    resampling = json.loads((tmp_path / "metrics.json").read_text())["resampling"]
+    assert (resampling["unit"], resampling["clusters"]) == ("image", 30)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from medmamba_monai.errors import DataError
 from medmamba_monai.metrics import SCORE_NAMES, classification_report, confusion_matrix, score
@@ -35,6 +36,14 @@ def test_equals_scikit_learn(classes: int, levels: int | None) -> None:
     assert report["f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
     assert report["sensitivity"] == pytest.approx(sk.recall_score(labels, predicted, average="macro"))
     assert report["quadratic_kappa"] == pytest.approx(sk.cohen_kappa_score(labels, predicted, weights="quadratic"))
+    assert report["kappa"] == pytest.approx(sk.cohen_kappa_score(labels, predicted))
+    assert report["mcc"] == pytest.approx(sk.matthews_corrcoef(labels, predicted))
+    assert report["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities))
+    squares = ((probabilities - np.eye(classes)[labels]) ** 2).sum(1).mean()
+    assert report["brier"] == pytest.approx(squares / (2 if classes == 2 else 1))
+    assert report["average_precision"] == pytest.approx(
+        sk.average_precision_score(np.eye(classes)[labels], probabilities, average="macro")
+    )
     auc = (
         sk.roc_auc_score(labels, probabilities[:, 1])
         if classes == 2
@@ -49,6 +58,11 @@ def test_equals_scikit_learn(classes: int, levels: int | None) -> None:
         assert entry["support"] == truth.sum()
         assert entry["auc"] == pytest.approx(sk.roc_auc_score(truth, probabilities[:, index]))
         assert entry["f1"] == pytest.approx(sk.f1_score(truth, called))
+        assert entry["average_precision"] == pytest.approx(sk.average_precision_score(truth, probabilities[:, index]))
+        assert entry["mcc"] == pytest.approx(sk.matthews_corrcoef(truth, called))
+        assert entry["brier"] == pytest.approx(sk.brier_score_loss(truth, probabilities[:, index]))
+        matrix = sk.confusion_matrix(truth, called).ravel().tolist()
+        assert [entry[name] for name in ("tn", "fp", "fn", "tp")] == matrix
         assert entry["sensitivity"] == pytest.approx(sk.recall_score(truth, called))
         specificities.append(sk.recall_score(~truth, ~called))
         assert entry["specificity"] == pytest.approx(specificities[-1])
@@ -62,7 +76,7 @@ def test_a_planted_error_is_seen() -> None:
     right = classification_report(labels, probabilities, ["a", "b", "c"])
     wrong = classification_report(labels, probabilities[:, [1, 0, 2]], ["a", "b", "c"])
     for name in SCORE_NAMES:
-        assert abs(right[name] - wrong[name]) > 0.05, name
+        assert abs(right[name] - wrong[name]) > (0.01 if name == "ece" else 0.05), name
 
 
 def test_quadratic_kappa_weighs_an_error_by_the_square_of_its_distance() -> None:
@@ -91,14 +105,14 @@ def test_an_absent_class() -> None:
     labels, probabilities = sample(3)
     kept = labels != 1
     report = classification_report(labels[kept], probabilities[kept], ["a", "b", "c"])
-    assert report["per_class"]["b"] == {
-        "support": 0, "auc": None, "f1": 0.0, "sensitivity": None,
-        "specificity": report["per_class"]["b"]["specificity"],
-    }  # fmt: skip
-    for name in ("auc", "sensitivity", "balanced_accuracy"):
+    absent = report["per_class"]["b"]
+    names = ("auc", "average_precision", "f1", "sensitivity", "mcc")
+    assert [absent[name] for name in names] == [None] * 5
+    assert all(absent[name] is not None for name in ("specificity", "brier", "ece"))
+    for name in ("auc", "average_precision", "f1", "sensitivity", "balanced_accuracy"):
         assert report[name] is None
         assert report["undefined"][name] == "undefined for: b"
-    assert report["undefined"]["b.auc"] == "no samples of this class"
+    assert report["undefined"]["b.auc"] == "no image has this class"
     assert report["accuracy"] is not None
     json.dumps(report, allow_nan=False)
 
@@ -107,23 +121,26 @@ def test_one_class_only() -> None:
     report = classification_report([0, 0], [[0.9, 0.1], [0.8, 0.2]], ["a", "b"])
     assert report["accuracy"] == 1.0
     assert report["per_class"]["a"]["specificity"] is None
-    assert report["undefined"]["a.specificity"] == "no samples of another class"
-    assert report["undefined"]["b.f1"] == "no samples of this class"
+    assert report["undefined"]["a.specificity"] == "every image has this class"
+    assert report["undefined"]["b.f1"] == "no image has this class"
     assert report["f1"] is None
-    assert report["quadratic_kappa"] is None
+    assert [report[name] for name in ("kappa", "quadratic_kappa", "mcc")] == [None] * 3
     assert "one class only" in report["undefined"]["quadratic_kappa"]
 
 
 @pytest.mark.parametrize("name", SCORE_NAMES)
 def test_single_scores(name: str) -> None:
     labels, probabilities = sample(3)
-    assert score(name, labels, probabilities) == classification_report(labels, probabilities, "abc")[name]
+    assert score(name, labels, probabilities) == pytest.approx(
+        classification_report(labels, probabilities, "abc")[name]
+    )
 
 
 def test_undefined_single_score_is_nan() -> None:
     assert np.isnan(score("auc", [0, 0], [[0.9, 0.1], [0.8, 0.2]]))
-    with pytest.raises(DataError, match="no metric 'kappa'"):
-        score("kappa", [0], [[1.0]])
+    assert np.isnan(score("log_loss", [0, 1], [[9, 0.1], [0.8, 0.2]]))
+    with pytest.raises(DataError, match="no metric 'kapa'"):
+        score("kapa", [0], [[1.0]])
 
 
 @pytest.mark.parametrize(
@@ -144,3 +161,46 @@ def test_input_that_does_not_fit(labels: Any, probabilities: Any, message: str) 
 
 def test_confusion_matrix_is_row_true_column_predicted() -> None:
     assert confusion_matrix([0, 0, 1], [1, 1, 1], 3).tolist() == [[0, 2, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_reliability_is_scikit_learns_curve() -> None:
+    labels, probabilities = sample(3)
+    report = classification_report(labels, probabilities, "abc")
+    right = probabilities.argmax(1) == labels
+    shares, confidence = calibration_curve(right, probabilities.max(1), n_bins=15)
+    filled = [entry for entry in report["reliability"]["bins"] if entry["n"]]
+    assert [entry["accuracy"] for entry in filled] == pytest.approx(shares)
+    assert [entry["confidence"] for entry in filled] == pytest.approx(confidence)
+    assert sum(entry["n"] for entry in filled) == 200
+    assert report["ece"] == pytest.approx(
+        sum(entry["n"] * abs(entry["accuracy"] - entry["confidence"]) for entry in filled) / 200
+    )
+
+
+def test_scores_that_are_no_probabilities_have_no_losses() -> None:
+    labels, probabilities = sample(3)
+    report = classification_report(labels, np.log(probabilities), "abc", resamples=50)
+    for name in ("brier", "log_loss", "ece"):
+        assert report[name] is None
+        assert report["undefined"][name] == "the predicted values are no probabilities"
+        assert name not in report["intervals"]
+    assert report["reliability"] is None
+    assert report["accuracy"] == classification_report(labels, probabilities, "abc")["accuracy"]
+    json.dumps(report, allow_nan=False)
+
+
+def test_digits_lost_in_a_table_change_no_rank_and_raise_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    labels, probabilities = sample(3, levels=3)
+    report = classification_report(labels, np.round(probabilities, 4), "abc")
+    exact = classification_report(labels, probabilities, "abc")
+    assert report["accuracy"] == exact["accuracy"] and report["auc"] == pytest.approx(exact["auc"], abs=1e-3)
+    assert report["log_loss"] == pytest.approx(exact["log_loss"], abs=1e-3)
+    assert not [warning for warning in recwarn if "sum to one" in str(warning.message)]
+
+
+def test_correlation_is_undefined_where_one_class_only_is_predicted() -> None:
+    report = classification_report([0, 1, 1], [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], ["a", "b"])
+    assert report["mcc"] is None and report["kappa"] == 0.0
+    assert report["undefined"]["mcc"] == "one class only, in the predictions"
+    assert report["undefined"]["b.mcc"] == "the class is never predicted"
+    assert report["undefined"]["a.mcc"] == "the class is always predicted"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    brier_score_loss,
     f1_score,
     hamming_loss,
+    log_loss,
+    matthews_corrcoef,
     multilabel_confusion_matrix,
     recall_score,
     roc_auc_score,
@@ -42,7 +46,17 @@ def test_equals_scikit_learn(seed: int, threshold: float) -> None:
         "specificity": recall_score(1 - labels, 1 - called, average="macro"),
         "exact_match": accuracy_score(labels, called),
         "hamming_loss": hamming_loss(labels, called),
+        "mcc": np.mean([matthews_corrcoef(*pair) for pair in zip(labels.T, called.T, strict=True)]),
+        "brier": np.mean([brier_score_loss(*pair) for pair in zip(labels.T, values.T, strict=True)]),
+        "log_loss": log_loss(labels.ravel(), values.ravel()),
+        "ece": report["ece"],
     }
+    shares, confidence = calibration_curve(labels.ravel(), values.ravel(), n_bins=15)
+    filled = [entry for entry in report["reliability"]["bins"] if entry["n"]]
+    np.testing.assert_allclose([each["accuracy"] for each in filled], shares)
+    np.testing.assert_allclose([each["confidence"] for each in filled], confidence)
+    gaps = [each["n"] * abs(each["accuracy"] - each["confidence"]) for each in filled]
+    assert report["ece"] == pytest.approx(sum(gaps) / labels.size)
     assert {name: report[name] for name in MULTILABEL_SCORE_NAMES} == pytest.approx(expected)
     for index, (name, matrix) in enumerate(zip(NAMES, multilabel_confusion_matrix(labels, called), strict=True)):
         entry = report["per_class"][name]

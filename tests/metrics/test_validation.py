@@ -65,8 +65,8 @@ def test_reset_and_no_samples() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match="no metric 'kappa'.*accuracy, balanced_accuracy"):
-        ValidationScore("kappa")
+    with pytest.raises(ConfigError, match="no metric 'kapa'.*accuracy, balanced_accuracy"):
+        ValidationScore("kapa")
 
 
 def test_labels_of_meta_tensors() -> None:

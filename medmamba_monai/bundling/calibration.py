@@ -1,0 +1,262 @@
+"""Using calibration.json: found, proved to belong to the weights, applied to predictions, reported. Called by configs.
+
+Imports handlers, metrics and networks; needs MONAI.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.transforms import MapTransform
+
+from medmamba_monai.errors import CheckpointError
+from medmamba_monai.handlers.checkpoint import MODEL_NAME
+from medmamba_monai.handlers.files import sha256_of, write_atomic, write_json
+from medmamba_monai.handlers.hooks import is_rank_zero
+from medmamba_monai.handlers.predictions import METRICS_NAME, PREDICTIONS_NAME, SEPARATOR
+from medmamba_monai.metrics import PredictionTable
+from medmamba_monai.metrics.calibration import Calibration
+from medmamba_monai.networks.exported import read_info
+
+__all__ = [
+    "FILE_NAME",
+    "SafetyReport",
+    "StoredCalibration",
+    "TemperProbabilitiesd",
+    "stored_calibration",
+    "weights_digest",
+]
+
+FILE_NAME = "calibration.json"
+SET_COLUMN = "prediction_set"
+HOW_TO_FIT = "fit it with --run_id calibrate, see docs/calibration.md"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredCalibration:
+    """A calibration that was found to belong to the weights, or why there is none.
+
+    Attributes:
+        calibration: None where there is none to use.
+        reason: why; None also where no calibration.json exists and nobody asked for it.
+    """
+
+    calibration: Calibration | None
+    reason: str | None = None
+
+
+def weights_digest(ckpt_dir: str | Path) -> str:
+    """The sha256 that ties a calibration to weights.
+
+    Raises:
+        CheckpointError: there are no weights.
+    """
+    file = Path(ckpt_dir) / MODEL_NAME
+    if not file.is_file():
+        raise CheckpointError("there are no weights here", where=str(file), remedy="train first, or give --ckpt_dir")
+    return sha256_of(file)
+
+
+def stored_calibration(
+    ckpt_dir: str,
+    class_names: Sequence[str],
+    task: str = "multiclass",
+    exported: str | None = None,
+    required: bool = False,
+    weights_given: bool = False,
+) -> StoredCalibration:
+    """Read calibration.json and prove that it was fitted with the weights that are used.
+
+    Args:
+        ckpt_dir: folder of model.pt and calibration.json.
+        class_names: of the run.
+        task: of the run.
+        exported: file that predicts in place of the weights; its calibration.json lies beside it or in ``ckpt_dir``.
+        required: refuse where there is no such calibration; else the reason is returned.
+        weights_given: the network gets its weights from others, as in federated learning.
+
+    Raises:
+        CheckpointError: it is unreadable; or it is required and missing, or belongs to other weights or classes.
+    """
+    folders = [Path(ckpt_dir)] if exported is None else [Path(exported).parent, Path(ckpt_dir)]
+    file = next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), folders[0] / FILE_NAME)
+    if not file.is_file():
+        reason, remedy = "there is no calibration of these weights", HOW_TO_FIT
+        if not required:
+            return StoredCalibration(None)
+    elif weights_given:
+        reason, remedy = "it is of the weights in ckpt_dir, which are not used", "set calibrated to false"
+    else:
+        calibration, of_weights = _read(file)
+        reason, remedy = _mismatch(calibration, of_weights, ckpt_dir, exported, class_names, task)
+        if not reason:
+            return StoredCalibration(calibration)
+    if required:
+        raise CheckpointError(reason, where=str(file), remedy=remedy)
+    logger.warning("%s is not used: %s; %s", file, reason, remedy)
+    return StoredCalibration(None, reason)
+
+
+def _read(file: Path) -> tuple[Calibration, str]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        digest = str(content["weights_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"it cannot be read ({type(error).__name__}: {error})",
+            where=str(file),
+            remedy=f"delete it, or {HOW_TO_FIT}",
+        ) from error
+    return Calibration.from_json(content, str(file)), digest
+
+
+def _mismatch(
+    calibration: Calibration,
+    of_weights: str,
+    ckpt_dir: str,
+    exported: str | None,
+    class_names: Sequence[str],
+    task: str,
+) -> tuple[str, str]:
+    """Why a calibration is not of what is used, and what to do; empty texts where it is."""
+    if exported is None:
+        used = weights_digest(ckpt_dir)
+    else:
+        used = str(read_info(exported).extra.get("weights_sha256", ""))
+        if not used:
+            return "the exported file does not say which weights it has", "export the weights again"
+    if of_weights != used:
+        return f"it was fitted with other weights (sha256 {of_weights[:12]}, now {used[:12]})", HOW_TO_FIT
+    if calibration.class_names != list(class_names) or calibration.task != task:
+        was = f"{calibration.task}, classes {calibration.class_names}"
+        return f"it was fitted for {was}; this run is {task}, classes {list(class_names)}", HOW_TO_FIT
+    return "", ""
+
+
+class TemperProbabilitiesd(MapTransform):
+    """Divide the logits behind probabilities by the fitted temperature.
+
+    Args:
+        keys: of tensors (..., C) of probabilities.
+        stored: from :func:`stored_calibration`.
+
+    Raises:
+        CheckpointError: there is no temperature.
+    """
+
+    def __init__(self, keys: str | Sequence[str], stored: StoredCalibration) -> None:
+        super().__init__(keys)
+        calibration = stored.calibration
+        if calibration is None or calibration.temperature is None:
+            why = stored.reason or "; ".join([] if calibration is None else calibration.remarks)
+            raise CheckpointError(
+                f"there is no temperature to apply: {why or 'no calibration'}",
+                where=f"calibrated, {FILE_NAME}",
+                remedy="set calibrated to false, or fit on more validation images",
+            )
+        self.calibration = calibration
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Give every key the temperature."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            given = torch.as_tensor(result[key])
+            values = self.calibration.apply(given.detach().double().cpu().reshape(-1, given.shape[-1]).numpy())
+            result[key] = torch.from_numpy(values).reshape(given.shape).to(given)
+        return result
+
+
+class SafetyReport:
+    """Evaluator handler, after PredictionWriter: what calibration.json gives, in metrics.json and predictions.csv.
+
+    ``metrics.json`` gets calibration, thresholded, conformal and referral; where one cannot be had, the reason stands
+    under undefined. ``predictions.csv`` gets the column prediction_set on request: class names joined by "|", the
+    most probable first; empty where no class is probable enough.
+
+    Args:
+        output_dir: folder of both files.
+        stored: from :func:`stored_calibration`.
+        task: "multiclass" or "multilabel".
+        applied: predictions have the temperature already.
+        prediction_sets: write the column.
+        labelled: whether there are labels, and so a ``metrics.json``.
+
+    Raises:
+        CheckpointError: prediction sets are asked for and cannot be had.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        stored: StoredCalibration,
+        task: str = "multiclass",
+        applied: bool = False,
+        prediction_sets: bool = False,
+        labelled: bool = True,
+    ) -> None:
+        self.output_dir, self.stored, self.task = Path(output_dir), stored, task
+        self.applied, self.prediction_sets, self.labelled = applied, prediction_sets, labelled
+        calibration = stored.calibration
+        if prediction_sets and (calibration is None or calibration.set_threshold is None):
+            why = stored.reason or "; ".join(["there is none"] if calibration is None else calibration.remarks)
+            raise CheckpointError(
+                f"there are no prediction sets: {why}", where=FILE_NAME, remedy="set prediction_sets to false"
+            )
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Complete both files, on the first process."""
+        if not is_rank_zero():
+            return
+        calibration = self.stored.calibration
+        if calibration is None:
+            if self.labelled and self.stored.reason:
+                self._add_metrics({"calibration": None, "undefined": {"calibration": self.stored.reason}})
+            return
+        table = PredictionTable.read(self.output_dir / PREDICTIONS_NAME, self.task)
+        if self.labelled and table.labels is not None:
+            self._add_metrics(calibration.report(table.labels, table.probabilities, self.applied))
+        if self.prediction_sets:
+            calibrated = table.probabilities if self.applied else calibration.apply(table.probabilities)
+            sets = calibration.sets(calibrated) or []
+            add_columns(self.output_dir / PREDICTIONS_NAME, {SET_COLUMN: [SEPARATOR.join(names) for names in sets]})
+
+    def _add_metrics(self, found: dict[str, Any]) -> None:
+        file = self.output_dir / METRICS_NAME
+        if not file.is_file():
+            return
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        undefined = {**metrics.get("undefined", {}), **found.pop("undefined")}
+        write_json(file, {**metrics, **found, "undefined": undefined})
+
+
+def add_columns(file: Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """Put columns behind ``prediction`` into a table that PredictionWriter wrote.
+
+    Args:
+        file: predictions.csv.
+        columns: name → one value a row, in the order of the rows.
+    """
+    with file.open(newline="", encoding="utf-8") as stream:
+        header, *rows = list(csv.reader(stream))
+    place = header.index("prediction") + 1
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*header[:place], *columns, *header[place:]])
+    for row, values in zip(rows, zip(*columns.values(), strict=True), strict=True):
+        writer.writerow([*row[:place], *values, *row[place:]])
+    write_atomic(file, lambda stream: stream.write(text.getvalue().encode("utf-8")))

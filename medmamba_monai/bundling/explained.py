@@ -1,0 +1,107 @@
+"""An explanation of one file written for people: the overlay, the raw map, what stands in index.json.
+
+Imports explain, data, handlers and opened; needs monai and, where it draws, matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmamba_monai.bundling.opened import PreparedImage
+from medmamba_monai.data.orientation import spacing_of
+from medmamba_monai.explain import METHODS, Explanation
+from medmamba_monai.explain.overlay import figure_png, overlay_figure
+from medmamba_monai.handlers.files import write_atomic
+from medmamba_monai.handlers.predictions import NO_FINDING, SEPARATOR
+
+__all__ = ["INDEX_NAME", "file_stem", "in_file", "names_of", "write_map", "write_overlay"]
+
+INDEX_NAME = "index.json"
+_LONGEST = 100  # characters of a file's name
+
+
+def file_stem(file: str, taken: Sequence[str]) -> str:
+    """A name for a file's explanation: its own without folders and ending, with a number where that is taken.
+
+    Example:
+        >>> file_stem("benign/case 7.png", []), file_stem("malignant/case 7.png", ["benign_case_7"])
+        ('benign_case_7', 'malignant_case_7')
+    """
+    plain = re.sub(r"(\.nii)?\.\w+$", "", file)
+    stem = re.sub(r"[^\w.-]+", "_", plain).strip("._")[-_LONGEST:] or "image"
+    numbered, number = stem, 2
+    while numbered in taken:
+        numbered, number = f"{stem}_{number}", number + 1
+    return numbered
+
+
+def names_of(flags: Sequence[bool], class_names: Sequence[str]) -> str:
+    """Names of the classes an image has, as predictions.csv joins them.
+
+    Example:
+        >>> names_of([True, False, True], ["cyst", "mass", "scar"]), names_of([False], ["cyst"])
+        ('cyst|scar', 'No Finding')
+    """
+    return SEPARATOR.join(name for name, flag in zip(class_names, flags, strict=True) if flag) or NO_FINDING
+
+
+def in_file(prepared: PreparedImage, explanation: Explanation, number: int = 0) -> NDArray[np.float32]:
+    """The map of one image of a batch in the pixels of the file, (*size)."""
+    return prepared.to_file(explanation.maps[number])[0]
+
+
+def write_overlay(
+    path: Path,
+    prepared: PreparedImage,
+    heat: NDArray[np.float32],
+    explanation: Explanation,
+    title: str,
+) -> None:
+    """Draw the map over the file's picture.
+
+    Args:
+        path: of the PNG.
+        prepared: the file.
+        heat: from :func:`in_file`.
+        explanation: whose method names the unit.
+        title: file, class, probability.
+    """
+    method = METHODS[explanation.method]
+    figure = overlay_figure(
+        prepared.picture,
+        heat,
+        title=title,
+        unit=method.unit,
+        signed=method.signed,
+        spacing=spacing_of(prepared.affine),
+    )
+    content = figure_png(figure)
+    write_atomic(path, lambda stream: stream.write(content))
+
+
+def write_map(folder: Path, stem: str, prepared: PreparedImage, heat: NDArray[np.float32]) -> str:
+    """Write the numbers of a map: .npy (rows, columns) of a picture, .nii.gz in the place of a volume.
+
+    Returns:
+        The name of the file.
+    """
+    if heat.ndim == 2:
+        stream = io.BytesIO()
+        np.save(stream, heat)
+        name, content = f"{stem}.npy", stream.getvalue()
+    else:
+        import gzip
+
+        import nibabel
+
+        image = nibabel.Nifti1Image(heat, prepared.affine)
+        image.header.set_xyzt_units("mm")
+        name, content = f"{stem}.nii.gz", gzip.compress(image.to_bytes(), mtime=0)
+    write_atomic(folder / name, lambda stream: stream.write(content))
+    return name

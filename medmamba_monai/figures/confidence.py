@@ -1,0 +1,128 @@
+"""Whether confidence can be believed: reliability diagram and risk-coverage curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from medmamba_monai.figures.style import COLOURS, GREY, Heading, new_figure
+from medmamba_monai.figures.truth import Answers, answers
+from medmamba_monai.metrics import PredictionTable
+
+__all__ = ["bins_of", "reliability", "risk_coverage", "risks_of", "wilson"]
+
+BLUE, ORANGE = COLOURS[0], COLOURS[1]
+BINS = 10
+
+
+def reliability(table: PredictionTable, metrics: Mapping[str, Any], heading: Heading) -> Figure:
+    """Observed against stated confidence, with 95 % Wilson intervals, above the number of answers in each bin.
+
+    The bins are those of metrics.json where it has some, else ten of equal width.
+    """
+    threshold = float(metrics.get("threshold", 0.5))
+    bins = (metrics.get("reliability") or {}).get("bins") or bins_of(answers(table, threshold))
+    filled = [entry for entry in bins if entry["n"]]
+    error = metrics.get("ece")
+    told = "" if error is None else f" (expected calibration error {error:.3f})"
+    figure = new_figure(heading.under(f"Reliability{told}"), height=5.0)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=":", label="as sure as right")
+    x = np.array([entry["confidence"] for entry in filled])
+    y = np.array([entry["accuracy"] for entry in filled])
+    bounds = np.array([wilson(entry["accuracy"], entry["n"]) for entry in filled]).reshape(-1, 2)
+    reach = np.abs(np.stack([y - bounds[:, 0], bounds[:, 1] - y]))
+    upper.errorbar(x, y, yerr=reach, color=BLUE, marker="o", markersize=5, capsize=3, elinewidth=1, label="observed")
+    upper.set_ylim(-0.02, 1.02)
+    upper.set_ylabel("share of right answers")
+    upper.grid(visible=True)
+    upper.legend(loc="upper left")
+    widths = [entry["high"] - entry["low"] for entry in bins]
+    lows = [entry["low"] for entry in bins]
+    lower.bar(lows, [entry["n"] for entry in bins], widths, align="edge", color=BLUE, alpha=0.45, edgecolor="white")
+    lower.set_ylabel("answers" if table.task == "multilabel" else "images")
+    lower.set_xlabel("confidence: probability of the answer given")
+    lower.set_xlim(max(0.0, min((entry["low"] for entry in filled), default=0.0) - 0.05), 1.02)
+    return figure
+
+
+def risk_coverage(table: PredictionTable, metrics: Mapping[str, Any], heading: Heading) -> Figure:
+    """Share of wrong answers among those kept, when the least sure ones are referred to a human."""
+    curve = (metrics.get("referral") or {}).get("curve")
+    given = answers(table, float(metrics.get("threshold", 0.5)))
+    coverage, risk = np.array(curve, dtype=np.float64).T if curve else risks_of(given)
+    error = 1 - float(given.correct.mean())
+    area = (metrics.get("referral") or {}).get("aurc")
+    told = "" if area is None else f" (area {area:.3f})"
+    figure = new_figure(heading.under(f"Risk and coverage{told}"))
+    axis = figure.subplots()
+    axis.plot(coverage, risk, color=BLUE, drawstyle="steps-post", label="least sure answers referred first")
+    axis.axhline(error, color=GREY, linestyle=":", linewidth=1, label=f"referred at random: {error:.1%} wrong")
+    best = np.clip((np.arange(1, len(given.correct) + 1) - given.correct.sum()), 0, None)
+    places = np.arange(1, len(given.correct) + 1) / len(given.correct)
+    axis.plot(places, best / (places * len(given.correct)), color=ORANGE, linestyle="--", linewidth=1.2)
+    axis.lines[-1].set_label("every error referred first: the best possible")
+    axis.set_xlim(0, 1.01)
+    axis.set_ylim(0, max(0.05, 1.15 * float(np.nanmax(risk[coverage >= 0.1], initial=error))))
+    axis.set_xlabel("share of " + ("answers" if table.task == "multilabel" else "images") + " kept")
+    axis.set_ylabel("share of wrong answers among them")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.grid(visible=True)
+    axis.legend(loc="upper left")
+    return figure
+
+
+def bins_of(given: Answers, count: int = BINS) -> list[dict[str, float]]:
+    """Bins of equal width over [0, 1]: low, high, n, mean confidence and accuracy (0 in an empty one).
+
+    Example:
+        >>> bins_of(Answers(np.array([0.9, 0.8]), np.array([True, False])), 2)[1]
+        {'low': 0.5, 'high': 1.0, 'n': 2, 'confidence': 0.85, 'accuracy': 0.5}
+    """
+    edges = np.linspace(0, 1, count + 1)
+    which = np.clip(np.digitize(given.confidence, edges[1:-1], right=True), 0, count - 1)
+    bins = []
+    for number in range(count):
+        inside = which == number
+        some = bool(inside.any())
+        bins.append(
+            {
+                "low": float(edges[number]),
+                "high": float(edges[number + 1]),
+                "n": int(inside.sum()),
+                "confidence": round(float(given.confidence[inside].mean()), 12) if some else 0.0,
+                "accuracy": float(given.correct[inside].mean()) if some else 0.0,
+            }
+        )
+    return bins
+
+
+def risks_of(given: Answers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Coverage and risk at every distinct confidence, from the surest answer on.
+
+    Example:
+        >>> [array.tolist() for array in risks_of(Answers(np.array([0.6, 0.9]), np.array([False, True])))]
+        [[0.5, 1.0], [0.0, 0.5]]
+    """
+    order = np.argsort(-given.confidence, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(given.confidence[order]) != 0, True))
+    wrong = np.cumsum(~given.correct[order])[ends]
+    return (ends + 1) / len(order), wrong / (ends + 1)
+
+
+def wilson(share: float, count: float, quantile: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212).
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson(0.5, 10)]
+        [0.2366, 0.7634]
+    """
+    spread = quantile**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = quantile / (1 + spread) * float(np.sqrt(share * (1 - share) / count + spread / (4 * count)))
+    return middle - half, middle + half

@@ -1,0 +1,99 @@
+"""Fitting: the weights that were kept are what is fitted, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+from monai.inferers import SimpleInferer
+from torch import nn
+
+from medmamba_monai.bundling.calibrate import fit_calibration
+from medmamba_monai.errors import CheckpointError, ConfigError
+from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
+from medmamba_monai.handlers.files import sha256_of
+from medmamba_monai.metrics.calibration import Calibration
+
+NAMES = ["a", "b", "c"]
+
+
+class Linear(nn.Module):
+    """Logits from the mean of an image's channels; with a norm, whose statistics evaluation must not move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(x).mean((2, 3)))
+
+
+def items(n: int = 60) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(n, 3, 4, 4, generator=generator)
+    labels = (images.mean((2, 3)) + 0.2 * torch.randn(n, 3, generator=generator)).argmax(1)
+    pairs = zip(images, labels, strict=True)
+    return [{"image": image, "label": int(y), "file": f"{i}.png"} for i, (image, y) in enumerate(pairs)]
+
+
+def kept(folder: Path) -> Linear:
+    """Weights on the disk that differ from those of the network in hand."""
+    network = Linear()
+    with torch.no_grad():
+        network.head.weight.copy_(20 * torch.eye(3))
+        network.head.bias.zero_()
+    folder.mkdir(exist_ok=True)
+    CheckpointFolder(folder).save("model.pt", network.state_dict(), {})
+    return network.eval()
+
+
+def fit(network: nn.Module, folder: Path, loader: Any = None, **options: Any) -> Path:
+    loader = loader or DataLoader(Dataset(items()), batch_size=16)
+    given = {"device": "cpu", "ckpt_dir": str(folder), "class_names": NAMES, **options}
+    return fit_calibration(network, loader, SimpleInferer(), **given)
+
+
+def test_the_kept_weights_are_fitted_and_the_network_stays_as_it_is(tmp_path: Path) -> None:
+    best = kept(tmp_path)
+    network = Linear().train()
+    network.head.weight.grad = torch.ones(3, 3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    loader = DataLoader(Dataset(items()), batch_size=16)
+    random = torch.get_rng_state()
+    file = fit(network, tmp_path, loader)
+    assert network.training
+    assert network.head.weight.grad is not None
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    content = json.loads(file.read_text())
+    assert content["weights_sha256"] == sha256_of(tmp_path / "model.pt")
+    data = items()
+    with torch.no_grad():
+        probabilities = best(torch.stack([item["image"] for item in data])).double().softmax(1).numpy()
+    expected = Calibration.fit([item["label"] for item in data], probabilities, NAMES)
+    found = Calibration.from_json(content, "")
+    assert found.n == 60
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-4)
+    assert found.set_threshold == pytest.approx(expected.set_threshold, abs=1e-5)
+
+
+def test_wrappers_of_several_processes_are_seen_through(tmp_path: Path) -> None:
+    kept(tmp_path)
+    alone = fit(Linear(), tmp_path).read_bytes()
+    assert fit(nn.DataParallel(Linear()), tmp_path).read_bytes() == alone
+
+
+def test_other_parts_and_missing_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="split=test.*--split validation"):
+        fit(Linear(), tmp_path, part="test")
+    with pytest.raises(CheckpointError, match=r"model\.pt"):
+        fit(Linear(), tmp_path)
+    kept(tmp_path)
+    with pytest.raises(ConfigError, match="criterion='accuracy'"):
+        fit(Linear(), tmp_path, criterion="accuracy")
+    assert not (tmp_path / "calibration.json").exists()

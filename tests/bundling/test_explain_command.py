@@ -1,0 +1,93 @@
+"""``python -m medmamba_monai explain`` from the files to the overlays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medmamba_monai.cli import main
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two pictures of odd sizes in folders."""
+    rng = np.random.default_rng(0)
+    for name, size in (("a/one.png", (50, 70)), ("b/two.png", (64, 40))):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def explain(*arguments: object) -> int:
+    return main(["explain", *map(str, arguments)])
+
+
+def test_overlays_maps_and_an_index_are_written(bundle: Path, weights: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert explain(weights.parent, images, "--bundle", bundle, "--out", out, "--device", "cpu") == 0
+    index = json.loads((out / "index.json").read_text())
+    assert index["method"] == "gradcam"
+    assert [item["file"] for item in index["items"]] == ["a/one.png", "b/two.png"]
+    for item, size in zip(index["items"], [(50, 70), (64, 40)], strict=True):
+        assert np.load(out / item["map"]).shape == size
+        assert item["target"] == item["prediction"]
+        assert 1 / 3 <= item["probability"] <= 1
+        with Image.open(out / item["overlay"]) as overlay:
+            overlay.verify()
+
+
+def test_a_class_a_method_and_a_stage_are_chosen(bundle: Path, weights: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--bundle", bundle, "--out", out, "--device", "cpu", "--target", "normal")
+    assert explain(weights.parent, images / "a" / "one.png", *options, "--method", "gradcam++", "--layer", 2) == 0
+    index = json.loads((out / "index.json").read_text())
+    assert (index["method"], index["layer"], len(index["items"])) == ("gradcam++", 2, 1)
+    assert index["items"][0]["target"] == "normal"
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_explained(
+    bundle: Path, weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
+    out = tmp_path / "out"
+    assert explain(weights.parent, images, "--bundle", bundle, "--out", out, "--device", "cpu") == 3
+    assert len(json.loads((out / "index.json").read_text())["items"]) == 2
+    told = capsys.readouterr().err
+    assert "broken.png" in told
+    assert "1 of 3 files" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--target", "cyst"), 2, "use benign, malignant, normal"),
+        (("--layer", "7"), 2, "0 to 3"),
+        (("--set", "window"), 2, "KEY=VALUE"),
+        (("--set", "windw=[1,2]"), 2, "window"),
+    ],
+)
+def test_mistakes_are_named(
+    options: tuple[str, ...],
+    code: int,
+    said: str,
+    bundle: Path,
+    weights: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert explain(weights.parent, images, "--bundle", bundle, "--out", tmp_path / "out", *options) == code
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_places_that_do_not_exist_are_named(
+    bundle: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(tmp_path / "nowhere", tmp_path) == 3
+    assert explain(weights.parent, tmp_path / "nowhere.png", "--bundle", bundle) == 3
+    assert "nowhere.png" in capsys.readouterr().err
