@@ -33,6 +33,7 @@ from medmamba_monai.handlers.mlflow_client import (
 from medmamba_monai.handlers.mlflow_files import WrittenFiles
 from medmamba_monai.handlers.mlflow_records import flat_metrics, flat_params, unique_run_name, versions
 from medmamba_monai.handlers.mlflow_scores import flat_scores
+from medmamba_monai.handlers.mlflow_stock import detach_stock
 from medmamba_monai.handlers.system_metrics import SystemSampler, require_psutil
 
 __all__ = ["MLflowTracker", "record_model"]
@@ -179,7 +180,7 @@ class MLflowTracker:
             )
 
     def _started(self, engine: Engine) -> None:
-        stock = [handler for each in (engine, self.evaluator) if each for handler in _detach_stock(each)]
+        stock = [handler for each in (engine, self.evaluator) if each for handler in detach_stock(each)]
         if stock and not self.enabled:
             logger.info("--tracking mlflow switches MLflowTracker on")
             self.enabled = True
@@ -419,21 +420,3 @@ def _artifact_location(uri: str) -> str | None:
     """Beside a local database; a server decides for itself."""
     database = local_database(uri)
     return None if database is None else str(path_to_uri(database.parent / "mlruns"))
-
-
-def _detach_stock(engine: Engine) -> list[MLFlowHandler]:
-    """Take MONAI's own MLflow handlers off an engine, also out of the event that is just being handled."""
-    stock: list[MLFlowHandler] = []
-    for handlers in engine._event_handlers.values():
-        owners = [getattr(_original(handler), "__self__", None) for handler, _, _ in handlers]
-        stock += [owner for owner in owners if isinstance(owner, MLFlowHandler) and owner not in stock]
-        handlers[:] = [
-            entry for entry, owner in zip(handlers, owners, strict=True) if not isinstance(owner, MLFlowHandler)
-        ]
-    return stock
-
-
-def _original(handler: Any) -> Any:
-    """The handler a filtered event wraps."""
-    parent = getattr(handler, "_parent", None)
-    return handler if parent is None else parent()
