@@ -1,4 +1,4 @@
-"""MONAI's own MLflow handlers, which ``--tracking mlflow`` adds: the tracker takes them off and records in their place."""
+"""MONAI's own MLflow handlers, added by ``--tracking mlflow``: the tracker takes them off and records instead."""
 
 from __future__ import annotations
 
