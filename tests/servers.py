@@ -30,7 +30,12 @@ def running(arguments: Sequence[str], folder: Path, health: str, environment: di
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     log = folder / f"{arguments[0]}.log"
-    own = {"DO_NOT_TRACK": "true", "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    own = {
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
     with log.open("wb") as stream:
         server = subprocess.Popen(
             command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,

@@ -8,7 +8,7 @@ from medmamba_monai.handlers.early_stopping import EarlyStopping
 from medmamba_monai.handlers.ema import ExponentialMovingAverage
 from medmamba_monai.handlers.history import History, read_history
 from medmamba_monai.handlers.mlflow_client import default_tracking_uri
-from medmamba_monai.handlers.mlflow_tracker import MLflowTracker
+from medmamba_monai.handlers.mlflow_tracker import MLflowTracker, record_model
 from medmamba_monai.handlers.predictions import PredictionWriter
 from medmamba_monai.handlers.progress import Progress
 from medmamba_monai.handlers.reproducible import ReproducibleEpochs
@@ -31,6 +31,7 @@ __all__ = [
     "default_tracking_uri",
     "load_weights_for_inference",
     "read_history",
+    "record_model",
     "resume_training",
     "training_run",
 ]

@@ -33,9 +33,10 @@ from medmamba_monai.handlers.mlflow_client import (
 from medmamba_monai.handlers.mlflow_files import WrittenFiles
 from medmamba_monai.handlers.mlflow_records import flat_metrics, flat_params, unique_run_name, versions
 from medmamba_monai.handlers.mlflow_scores import flat_scores
+from medmamba_monai.handlers.mlflow_stock import detach_stock
 from medmamba_monai.handlers.system_metrics import SystemSampler, require_psutil
 
-__all__ = ["MLflowTracker"]
+__all__ = ["MLflowTracker", "record_model"]
 
 ORDER_AMONG_LAST = 20  # after the weights are written, which are uploaded
 SECONDS_BETWEEN_SENDING = 10.0
@@ -91,7 +92,7 @@ class MLflowTracker:
         outputs: files and folders that are recorded as far as this run wrote them; the rest an earlier one left.
         scores: metrics.json of an evaluation, whose numbers become metrics (see ``flat_scores``).
         part: name of the data's part, the first word of those metrics.
-        model: recorded when a training has finished.
+        model: recorded by ``record_model``, with its files, when all that belongs to it has been written.
         training_run_id: for an evaluation, the run that trained the weights; where the store has it, the evaluation
             names it and its metrics also belong to the model recorded there.
         system_metrics: record the load of processor, memory, disk, network and GPU.
@@ -157,6 +158,8 @@ class MLflowTracker:
         self._written = WrittenFiles(())
         self._sampler: SystemSampler | None = None
         self._model_id: str | None = None
+        self._finished_run: str | None = None
+        self._uri_used: str | None = None
         self._losses: list[float] = []
         self._untracked: set[str] = set()
         self._sent_at = 0.0
@@ -165,6 +168,7 @@ class MLflowTracker:
         """Register with a trainer or an evaluator."""
         if not is_rank_zero():
             return
+        engine.state.mlflow_tracker = self
         run_first(engine, Events.STARTED, self._started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
         run_last(engine, Events.EPOCH_COMPLETED, self._epoch_completed, ORDER_AMONG_LAST)
@@ -176,7 +180,7 @@ class MLflowTracker:
             )
 
     def _started(self, engine: Engine) -> None:
-        stock = [handler for each in (engine, self.evaluator) if each for handler in _detach_stock(each)]
+        stock = [handler for each in (engine, self.evaluator) if each for handler in detach_stock(each)]
         if stock and not self.enabled:
             logger.info("--tracking mlflow switches MLflowTracker on")
             self.enabled = True
@@ -184,7 +188,8 @@ class MLflowTracker:
             return
         for handler in stock:
             self.artifacts += [Path(path) for path in handler.artifacts if path]
-        self._client = QuietClient(self._uri(stock), self.timeout)
+        self._uri_used = self._uri(stock)
+        self._client = QuietClient(self._uri_used, self.timeout)
         self._written = WrittenFiles([*self.outputs, *([] if self.scores is None else [self.scores])])
         self.run_id = getattr(engine.state, "mlflow_run_id", None)
         self.params |= {"max_epochs": engine.state.max_epochs, "epoch_length": engine.state.epoch_length}
@@ -308,25 +313,42 @@ class MLflowTracker:
             self._keep_scores(engine)
         self._send(engine)
         if self.run_id is not None:
-            if status == "FINISHED" and self.model is not None:
-                self._model_id = self.model.log(self._client, self.run_id)
-            self._keep_best()
-            self._send(engine)
+            if self.model is None or status != "FINISHED":
+                self._keep_best()
+                self._send(engine)
             self._record_files(status)
             self._client.try_again()  # a file that could not be recorded must not leave the run running for ever
             self._client.call("set_terminated", self.run_id, status)
+            self._finished_run = self.run_id if status == "FINISHED" else None
         if self._metrics:
             logger.warning("%d metric values could not be sent to MLflow and are lost", len(self._metrics))
         self._client.close()
+        self._metrics.clear()
         self._client = self._sampler = None
         self.run_id = self._model_id = None
+
+    def record_model(self) -> None:
+        """Record the model of a training that has finished, and what was written since; else do nothing."""
+        if self.model is None or self._finished_run is None or self._uri_used is None:
+            return
+        self._client, self.run_id = QuietClient(self._uri_used, self.timeout), self._finished_run
+        self._model_id = self.model.log(self._client, self.run_id)
+        self._client.try_again()
+        if self._model_id is None:
+            for path in self.model.files:
+                self._client.call("log_artifact", self.run_id, str(path))
+        self._keep_best()
+        self._send(None)
+        self._record_changed()
+        self._client.close()
+        self._client = self.run_id = self._model_id = self._finished_run = None
 
     def _keep_scores(self, engine: Engine) -> None:
         """The engine's metrics, and those of the report where this run wrote it."""
         found = flat_metrics(engine.state.metrics, self._untracked)
         if self.scores in [file for file, _ in self._written.changed()]:
             found |= flat_scores(json.loads(self.scores.read_text(encoding="utf-8")), self.part)
-        self._keep(found, engine.state.epoch)
+        self._keep(found, 0)  # MLflow draws what has no steps as bars, all else as lines, here of one point
 
     def _keep_best(self) -> None:
         """What the kept weights reached; MLflow's tables show the last value of a metric, not the best."""
@@ -337,30 +359,34 @@ class MLflowTracker:
 
     def _record_files(self, status: str) -> None:
         client = self._require_client()
-        covered = self.model.files if self.model is not None and self._model_id is not None else []
+        later = self.model.files if self.model is not None and status == "FINISHED" else []
         for path in dict.fromkeys(self.artifacts):
             if path.is_dir():
                 client.call("log_artifacts", self.run_id, str(path), path.name)
             elif path.is_file():
-                if path not in covered:
+                if path not in later:
                     client.call("log_artifact", self.run_id, str(path))
             elif status == "FINISHED":
                 logger.warning("%s does not exist and is not recorded with the MLflow run", path)
+        self._record_changed()
+
+    def _record_changed(self) -> None:
         for path, folder in self._written.changed():
             if path not in self.artifacts:
-                client.call("log_artifact", self.run_id, str(path), folder)
+                self._require_client().call("log_artifact", self.run_id, str(path), folder)
+        self._written = WrittenFiles(self._written.places)
 
     def _keep(self, metrics: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)
         self._metrics += [(name, value, now, step, self._model_id) for name, value in metrics.items()]
         del self._metrics[:-MOST_KEPT_METRICS]
 
-    def _send(self, engine: Engine) -> None:
+    def _send(self, engine: Engine | None) -> None:
         from mlflow.entities import Metric
 
         client = self._require_client()
         self._sent_at = time.monotonic()
-        if self.run_id is None and not client.paused:
+        if self.run_id is None and engine is not None and not client.paused:
             self._create_run(engine)
         if self._sampler is not None:
             self._metrics += [(*sample, None) for sample in self._sampler.drain()]
@@ -379,25 +405,18 @@ class MLflowTracker:
         return self._client
 
 
+def record_model(trainer: Engine) -> None:
+    """Have the trainer's tracker record the model, once all that belongs to it has been written.
+
+    A step of its own after the training, because what is fitted to the best weights is no part of the training's run
+    any more. Without a tracker, without a model and after a training that did not finish nothing happens.
+    """
+    tracker = getattr(trainer.state, "mlflow_tracker", None)
+    if isinstance(tracker, MLflowTracker):
+        tracker.record_model()
+
+
 def _artifact_location(uri: str) -> str | None:
     """Beside a local database; a server decides for itself."""
     database = local_database(uri)
     return None if database is None else str(path_to_uri(database.parent / "mlruns"))
-
-
-def _detach_stock(engine: Engine) -> list[MLFlowHandler]:
-    """Take MONAI's own MLflow handlers off an engine, also out of the event that is just being handled."""
-    stock: list[MLFlowHandler] = []
-    for handlers in engine._event_handlers.values():
-        owners = [getattr(_original(handler), "__self__", None) for handler, _, _ in handlers]
-        stock += [owner for owner in owners if isinstance(owner, MLFlowHandler) and owner not in stock]
-        handlers[:] = [
-            entry for entry, owner in zip(handlers, owners, strict=True) if not isinstance(owner, MLFlowHandler)
-        ]
-    return stock
-
-
-def _original(handler: Any) -> Any:
-    """The handler a filtered event wraps."""
-    parent = getattr(handler, "_parent", None)
-    return handler if parent is None else parent()

@@ -29,6 +29,7 @@ from medmamba_monai.handlers import (
     MLflowTracker,
     Preempted,
     TerminateOnSignal,
+    record_model,
     resume_training,
     training_run,
 )
@@ -439,13 +440,18 @@ def artifacts(client: MlflowClient, run: Any, folder: str | None = None) -> set[
 def test_a_model_takes_the_place_of_its_weights(
     build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path, works: bool
 ) -> None:
-    weights = tmp_path / "model.pt"
+    weights, calibration = tmp_path / "model.pt", tmp_path / "calibration.json"
     weights.write_bytes(b"weights")
     model = KeptModel(weights, works)
     training = build(
         lambda network, evaluator, scheduler: [
             MLflowTracker(
-                tracking_uri=store, experiment_name=experiment, evaluator=evaluator, artifacts=[weights], model=model
+                tracking_uri=store,
+                experiment_name=experiment,
+                evaluator=evaluator,
+                artifacts=[weights],
+                model=model,
+                outputs=[calibration],
             ),
             CheckpointHandler(tmp_path / "models", scheduler, evaluator),
         ],
@@ -453,8 +459,13 @@ def test_a_model_takes_the_place_of_its_weights(
     )
     training.trainer.run()
     (run,) = runs(client, experiment)
+    assert (run.info.status, artifacts(client, run)) == ("FINISHED", set())
+    calibration.write_text("{}")
+    for _ in range(2):
+        record_model(training.trainer)  # the second time there is nothing left to do
+    (run,) = runs(client, experiment)
     assert run.info.status == "FINISHED"
-    assert artifacts(client, run) == (set() if works else {"model.pt"})
+    assert artifacts(client, run) == ({"calibration.json"} if works else {"calibration.json", "model.pt"})
     best = training.evaluator.state.best_metric
     assert history(client, run, "best_val_auc") == [(training.evaluator.state.best_metric_epoch, best)]
     assert training_run(tmp_path / "models") == run.info.run_id
@@ -474,6 +485,8 @@ def test_no_model_of_a_training_that_failed(build: Any, store: str, experiment: 
     training.trainer.add_event_handler(Events.ITERATION_STARTED(once=5), fail)
     with pytest.raises(ValueError, match="planted"):
         training.trainer.run()
+    record_model(training.trainer)
+    record_model(build(tracked(store, experiment, model=model, enabled=False), epochs=1).trainer)
     assert model.model_id is None
 
 
@@ -481,7 +494,9 @@ def test_an_evaluation_leads_to_its_training_and_brings_all_it_wrote(
     build: Any, store: str, experiment: str, client: MlflowClient, tmp_path: Path
 ) -> None:
     model = KeptModel(tmp_path / "model.pt")
-    build(tracked(store, experiment, model=model), epochs=1).trainer.run()
+    training = build(tracked(store, experiment, model=model), epochs=1)
+    training.trainer.run()
+    record_model(training.trainer)
     (trained,) = runs(client, experiment)
     metrics, figures, report = tmp_path / "metrics.json", tmp_path / "figures", tmp_path / "report.html"
     figures.mkdir()
@@ -497,7 +512,7 @@ def test_an_evaluation_leads_to_its_training_and_brings_all_it_wrote(
     run = client.get_run(tracker_run(client, experiment, "evaluate"))
     assert run.info.status == "FINISHED"
     assert artifacts(client, run) == {"metrics.json", "figures/roc.png", "figures/deep/x.png"}
-    assert history(client, run, "val_auc") == [(1, 0.75)]  # the report's, once
+    assert history(client, run, "val_auc") == [(0, 0.75)]  # the report's, once
     assert run.data.metrics["val_intervals/auc_high95"] == 0.9
     assert run.data.metrics["val_per_class/f1.benign"] == 0.5
     assert run.data.tags["training_run_id"] == trained.info.run_id
