@@ -188,5 +188,11 @@ def _show(axis: Axes, picture: Picture | None) -> None:
 
 
 def _tail(file: str, most: int = 26) -> str:
-    """The end of a file's name, which tells more than its beginning."""
-    return shortened(file if len(file) <= most else f"…{file[-most + 1 :]}", most)
+    """A file's path where it fits, else its name, else the end of that, which tells more than its beginning.
+
+    Example:
+        >>> _tail("malignant/malignant_123456.jpg"), _tail("x" * 30)
+        ('malignant_123456.jpg', '…xxxxxxxxxxxxxxxxxxxxxxxxx')
+    """
+    text = file if len(file) <= most else file.rsplit("/", 1)[-1]
+    return shortened(text if len(text) <= most else f"…{text[-most + 1 :]}", most)

@@ -21,7 +21,7 @@ from medmamba_monai.report.scores import (
     resampling_sentence,
     safety_points,
 )
-from medmamba_monai.report.template import STYLE, TEMPLATE
+from medmamba_monai.report.template import TEMPLATE
 
 __all__ = ["build_page", "render"]
 
@@ -43,11 +43,9 @@ WORDS = {
 def render(page: Page) -> str:
     """The page as HTML."""
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(TEMPLATE)
-    # the style sheet is this package's own text
-    return template.render(page=page, style=Markup(STYLE))  # noqa: S704
+    return template.render(page=page)
 
 
 def build_page(run: Run) -> Page:

@@ -27,7 +27,7 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid #e3e7ec; white-space: nowrap; }
 th:first-child, td.text, th.text { text-align: left; }
-tbody th.file { text-align: left; white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+tbody th.file { text-align: left; white-space: normal; min-width: 15rem; overflow-wrap: anywhere; }
 thead th { border-bottom: 2px solid #9aa4b1; vertical-align: bottom; }
 tbody th { font-weight: 500; max-width: 18rem; white-space: normal; }
 tfoot td, tfoot th { font-weight: 600; border-top: 2px solid #9aa4b1; }
@@ -43,7 +43,7 @@ footer { margin-top: 3rem; border-top: 1px solid #d5dae1; padding-top: .5rem; }
 @media print { .scroll { overflow: visible; } figure, tr { break-inside: avoid; } figure img { min-width: 0; } }
 """
 
-TEMPLATE = """\
+_HTML = """\
 {% macro picture(figure) -%}
 <figure>
 <div class="scroll" tabindex="0" role="region" aria-label="{{ figure.title }}">
@@ -80,7 +80,7 @@ TEMPLATE = """\
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <link rel="icon" href="data:,">
 <title>{{ page.title }}</title>
-<style>{{ style }}</style>
+<style>STYLE_SHEET</style>
 </head>
 <body>
 <header>
@@ -127,3 +127,5 @@ one network on one set of images; the <a href="#limits">limits</a> belong to the
 </body>
 </html>
 """
+
+TEMPLATE = _HTML.replace("STYLE_SHEET", STYLE)
