@@ -40,6 +40,7 @@ VERBS = {
         "medmamba_monai.bundling.export_command", "write trained weights as TorchScript, ONNX or torch.export"
     ),
     "explain": Verb("medmamba_monai.bundling.explain_command", "show which pixels speak for a class, as overlays"),
+    "tune": Verb("medmamba_monai.bundling.tune_command", "search over keys of a bundle with Optuna, by validation"),
 }
 """Every verb by name."""
 
