@@ -44,6 +44,7 @@ VERBS = {
     ),
     "explain": Verb("medmamba_monai.bundling.explain_command", "show which pixels speak for a class, as overlays"),
     "report": Verb("medmamba_monai.report.command", "make the figures and report.html of an evaluation from its files"),
+    "tune": Verb("medmamba_monai.bundling.tune_command", "search over keys of a bundle with Optuna, by validation"),
 }
 """Every verb by name."""
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from .bundling.subprocesses import bundle_arguments, run_bundle, shown_command
 from .data.phantom import write_phantoms
 from .errors import ConfigError, MedMambaError
 
@@ -55,7 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     dataset, new = _images(arguments.dataset_dir, out)
     work = out / f"{dataset.name}_run"
     common = {
-        "bundle_root": bundle,
         "dataset_dir": dataset,
         "ckpt_dir": work / "models",
         "output_dir": work / "eval",
@@ -67,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         "learning_rate": 0.002,
         "num_workers": 0,
     }
-    _bundle_run("Train", bundle, ["train"], {**common, **training})
-    _bundle_run("Evaluate on the test part", bundle, ["train", "evaluate"], common)
+    _bundle_run("Train", bundle, "train", {**common, **training})
+    _bundle_run("Evaluate on the test part", bundle, "evaluate", common)
     predictions = work / "predictions"
-    _bundle_run("Predict new images", bundle, ["inference"], {**common, "dataset_dir": new, "output_dir": predictions})
+    _bundle_run("Predict new images", bundle, "inference", {**common, "dataset_dir": new, "output_dir": predictions})
     _report(work, predictions, time.monotonic() - began)
     return 0
 
@@ -86,14 +83,10 @@ def _images(dataset: Path | None, out: Path) -> tuple[Path, Path]:
     return folder, new
 
 
-def _bundle_run(title: str, bundle: Path, configs: list[str], options: dict[str, object]) -> None:
-    files = [str(bundle / "configs" / f"{name}.json") for name in configs]
-    command = [sys.executable, "-m", "monai.bundle", "run"]
-    command += ["--config_file", files[0] if len(files) == 1 else str(files)]
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
-    _say(f"{title}:\n  {shlex.join(['python', *command[1:]])}")
-    if subprocess.run(command, env={**os.environ, "PYTHONWARNINGS": "ignore"}).returncode:
+def _bundle_run(title: str, bundle: Path, mode: str, options: dict[str, object]) -> None:
+    arguments = bundle_arguments(bundle, mode, options)
+    _say(f"{title}:\n  {shown_command(arguments)}")
+    if run_bundle(arguments):
         raise DemoError(f"the step {title!r} failed; its message is above")
 
 

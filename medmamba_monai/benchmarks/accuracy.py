@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ..bundling.subprocesses import bundle_arguments, run_bundle, shown_command
 from ..data import Datalist, build_datalist, find_duplicates
 from ..errors import DataError, MedMambaError
 from ..metrics import classification_report
@@ -137,7 +134,6 @@ def _network(pack: str, folder: Path, datalist: Datalist, seed: int, bundles: Pa
         listed = Path(work) / "datalist.json"
         datalist.save(listed)
         common = {
-            "bundle_root": root,
             "dataset_dir": folder,
             "datalist": listed,
             "ckpt_dir": Path(work) / "models",
@@ -148,21 +144,20 @@ def _network(pack: str, folder: Path, datalist: Datalist, seed: int, bundles: Pa
         training: dict[str, object] = {"seed": seed, "image_size": recipe.image_size, "epochs": recipe.epochs}
         training |= {"class_weights": True, "ema": True}
         began = time.perf_counter()
-        _bundle(root, ["train"], {**common, **training})
+        _bundle(root, "train", {**common, **training})
         seconds = time.perf_counter() - began
-        _bundle(root, ["train", "evaluate"], common)
+        _bundle(root, "evaluate", common)
         probabilities = _probabilities(Path(work) / "eval" / "predictions.csv", datalist)
     options = shlex.join(part for name, value in training.items() for part in (f"--{name}", str(value)))
     return _row(pack, NETWORK, seed, datalist, probabilities, seconds, f"{recipe.bundle} {options}")
 
 
-def _bundle(root: Path, configs: Sequence[str], options: dict[str, object]) -> None:
-    files = str([str(root / "configs" / f"{name}.json") for name in configs])
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", files]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    done = subprocess.run(command, env={**os.environ, "PYTHONWARNINGS": "ignore"}, capture_output=True, text=True)
-    if done.returncode:
-        raise MedMambaError(f"a bundle run failed:\n{done.stderr[-4000:]}", where=shlex.join(command))
+def _bundle(root: Path, mode: str, options: dict[str, object]) -> None:
+    arguments = bundle_arguments(root, mode, options)
+    log = Path(str(options["output_dir"])).with_name(f"{mode}.log")
+    if run_bundle(arguments, log):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        raise MedMambaError(f"a bundle run failed:\n{text[-4000:]}", where=shown_command(arguments))
 
 
 def _probabilities(path: Path, datalist: Datalist) -> np.ndarray:

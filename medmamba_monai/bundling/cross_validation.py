@@ -11,22 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medmamba_monai.bundling.experiment import NEUTRAL, Experiment, RunPlace
+from medmamba_monai.bundling.experiment import Experiment, RunPlace
 from medmamba_monai.bundling.parent_run import ParentRun
 from medmamba_monai.bundling.pooled import pool
 from medmamba_monai.bundling.subprocesses import finished
 from medmamba_monai.data import Datalist, find_duplicates
 from medmamba_monai.data.entries import SPLITS, SplitName
 from medmamba_monai.data.folds import deal_folds
-from medmamba_monai.errors import ConfigError
-from medmamba_monai.handlers.files import write_json
 from medmamba_monai.handlers.predictions import METRICS_NAME, PREDICTIONS_NAME
 from medmamba_monai.metrics import PredictionTable
 
-__all__ = ["PLAN_NAME", "Protocol", "Training", "cross_validate", "deal", "trainings"]
-
-PLAN_NAME = "plan.json"
-PLAN_FORMAT = 1
+__all__ = ["Protocol", "Training", "cross_validate", "deal", "trainings"]
 
 
 @dataclass(frozen=True)
@@ -132,26 +127,11 @@ def settle_plan(experiment: Experiment, protocol: Protocol, datalists: Sequence[
         ConfigError: naming what differs.
     """
     plan = {
-        "format": PLAN_FORMAT,
-        "bundle": experiment.bundle.name,
         **{key: value for key, value in protocol.to_json().items() if key != "seeds"},
         "split_seed": int(experiment.settings["seed"]),
-        "options": {key: value for key, value in sorted(experiment.options.items()) if key not in NEUTRAL},
-        "config_files": [str(file) for file in experiment.further],
         "datalists": [datalist.digest for datalist in datalists],
     }
-    plan = json.loads(json.dumps(plan, default=str))
-    file = experiment.folder / PLAN_NAME
-    if file.is_file():
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-        changed = [key for key in {**earlier, **plan} if earlier.get(key) != plan.get(key)]
-        if changed:
-            raise ConfigError(
-                f"{changed[0]} was {earlier.get(changed[0])} and is {plan.get(changed[0])} now",
-                where=str(file),
-                remedy="repeat the same command to go on, or choose another --output_dir",
-            )
-    write_json(file, plan)
+    experiment.settle(plan)
 
 
 def cross_validate(

@@ -5,6 +5,7 @@ What cross-validation, repeated seeds and tuning share. Imports the bundle's run
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,8 +29,9 @@ from medmamba_monai.data.duplicates import CACHE_NAME
 from medmamba_monai.errors import ConfigError
 from medmamba_monai.handlers.checkpoint import CHECKPOINT_NAME
 from medmamba_monai.handlers.checkpoint_folder import previous_name
+from medmamba_monai.handlers.files import write_json
 
-__all__ = ["NEUTRAL", "Experiment", "RunPlace", "open_experiment", "parse_overrides"]
+__all__ = ["Experiment", "RunPlace", "open_experiment", "parse_overrides"]
 
 OWN_KEYS = frozenset(
     {"bundle_root", "ckpt_dir", "output_dir", "resume", "run_name", "parent_run_id", "save_execute_config", "exported"}
@@ -44,6 +46,8 @@ NEUTRAL = frozenset(
 TRAINED = ("image_size", "class_names", "task", "allow_leakage", "preset")
 """What an evaluation reads from model.json."""
 
+PLAN_NAME = "plan.json"
+PLAN_FORMAT = 1
 IS_FINISHED = "the training is finished"
 
 
@@ -84,6 +88,7 @@ class Experiment:
         splits: the data of the bundle's own run.
         settings: values of the config's keys that matter here: task, key_metric, seed, epochs, mlflow, tracking_uri and
             experiment_name.
+        config: the training's config, unresolved.
         held: file descriptors of the hold on ``folder``, for the runs.
     """
 
@@ -93,6 +98,7 @@ class Experiment:
     further: Sequence[Path]
     splits: Splits
     settings: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
     held: Sequence[int] = field(default=())
 
     def place_list(self, place: RunPlace) -> None:
@@ -101,6 +107,30 @@ class Experiment:
         place.results.mkdir(parents=True, exist_ok=True)
         if known.is_file() and not (place.results / CACHE_NAME).exists():
             shutil.copyfile(known, place.results / CACHE_NAME)
+
+    def settle(self, plan: Mapping[str, Any]) -> None:
+        """Write down what is done in the folder, or refuse to mix it with what was done there before.
+
+        Args:
+            plan: what may not change, besides bundle, keys and config files.
+
+        Raises:
+            ConfigError: naming what differs.
+        """
+        options = {key: value for key, value in sorted(self.options.items()) if key not in NEUTRAL}
+        content = {"format": PLAN_FORMAT, "bundle": self.bundle.name, **plan, "options": options}
+        content = json.loads(json.dumps({**content, "config_files": self.further}, default=str))
+        file = self.folder / PLAN_NAME
+        if file.is_file():
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+            changed = [key for key in {**earlier, **content} if earlier.get(key) != content.get(key)]
+            if changed:
+                raise ConfigError(
+                    f"{changed[0]} was {earlier.get(changed[0])} and is {content.get(changed[0])} now",
+                    where=str(file),
+                    remedy="repeat the same command to go on, or choose another --output_dir",
+                )
+        write_json(file, content)
 
     def arguments(self, mode: str, place: RunPlace, options: Mapping[str, Any]) -> list[str]:
         """What stands behind ``python -m monai.bundle`` for one run.
@@ -246,7 +276,9 @@ def open_experiment(
 
         settings["tracking_uri"] = default_tracking_uri(folder)
     absolute = {"dataset_dir": str(Path(content["splits"].dataset_dir).absolute())}
-    return Experiment(bundle, folder, {**options, **absolute}, files, content["splits"], settings, held)
+    return Experiment(
+        bundle, folder, {**options, **absolute}, files, content["splits"], settings, content["config"], held
+    )
 
 
 def _content(bundle: Path, files: Sequence[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,6 +294,7 @@ def _content(bundle: Path, files: Sequence[Path], overrides: Mapping[str, Any]) 
         workflow.initialize()
         parser = workflow.parser
         return {
+            "config": parser.get(),
             "splits": parser.get_parsed_content("splits"),
             "settings": {name: parser.get_parsed_content(name) for name in names},
             "default_uri": default_tracking_uri(str(overrides["output_dir"])),
