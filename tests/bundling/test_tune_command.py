@@ -57,7 +57,7 @@ def test_the_best_values_and_the_command_to_train_with(
     assert "3 trials: 3 complete, 0 pruned, 0 failed" in printed
     assert "so it is optimistic. The test part was not looked at" in printed
     words = shlex.split(printed.splitlines()[-1])
-    options = dict(zip(words[5::2], words[6::2], strict=True))
+    options = dict(zip(words[4::2], words[5::2], strict=True))
     assert options["--batch_size"] == "4"
     assert str(tmp_path / "out" / "best.json") in words[words.index("--config_file") + 1]
     assert options["--datalist"] == str(tmp_path / "out" / "datalist.json")
