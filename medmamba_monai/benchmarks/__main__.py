@@ -14,6 +14,7 @@ BENCHMARKS = {
     "scaling": "time and memory against the number of pixels, with a plot",
     "data_check": "images a second that the check of a data set reads on one core",
     "accuracy": "bundle-trained networks against a linear baseline on real images",
+    "explanations": "faithfulness of explanations of bundle-trained networks on real images",
 }
 
 

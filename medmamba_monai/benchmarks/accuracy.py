@@ -30,7 +30,7 @@ from . import linear
 from .intervals import balanced_accuracies, interval
 from .machine import append_rows, describe, read_rows
 
-__all__ = ["RECIPES", "Recipe", "add_arguments", "run"]
+__all__ = ["FRACTIONS", "RECIPES", "Recipe", "add_arguments", "run", "run_bundle"]
 
 FRACTIONS = (0.55, 0.2, 0.25)
 NETWORK, BASELINE = "MedMamba nano, bundle", "logistic regression, thumbnail + HOG"
@@ -143,15 +143,25 @@ def _network(pack: str, folder: Path, datalist: Datalist, seed: int, bundles: Pa
         training: dict[str, object] = {"seed": seed, "image_size": recipe.image_size, "epochs": recipe.epochs}
         training |= {"class_weights": True, "ema": True}
         began = time.perf_counter()
-        _bundle(root, ["train"], {**common, **training})
+        run_bundle(root, ["train"], {**common, **training})
         seconds = time.perf_counter() - began
-        _bundle(root, ["train", "evaluate"], common)
+        run_bundle(root, ["train", "evaluate"], common)
         probabilities = _probabilities(Path(work) / "eval" / "predictions.csv", datalist)
     options = shlex.join(part for name, value in training.items() for part in (f"--{name}", str(value)))
     return _row(pack, NETWORK, seed, datalist, probabilities, seconds, f"{recipe.bundle} {options}")
 
 
-def _bundle(root: Path, configs: Sequence[str], options: dict[str, object]) -> None:
+def run_bundle(root: Path, configs: Sequence[str], options: dict[str, object]) -> None:
+    """Run a bundle in a process of its own.
+
+    Args:
+        root: the bundle's folder.
+        configs: names of its config files, without ending.
+        options: keys to override.
+
+    Raises:
+        MedMambaError: it failed, with the end of what it said.
+    """
     files = str([str(root / "configs" / f"{name}.json") for name in configs])
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", files]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
