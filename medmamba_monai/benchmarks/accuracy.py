@@ -26,7 +26,7 @@ from ..metrics import classification_report
 from . import linear
 from .machine import append_rows, describe, read_rows
 
-__all__ = ["RECIPES", "Recipe", "add_arguments", "run"]
+__all__ = ["FRACTIONS", "RECIPES", "Recipe", "add_arguments", "run", "run_mode"]
 
 RESAMPLES = 2000
 FRACTIONS = (0.55, 0.2, 0.25)
@@ -144,15 +144,25 @@ def _network(pack: str, folder: Path, datalist: Datalist, seed: int, bundles: Pa
         training: dict[str, object] = {"seed": seed, "image_size": recipe.image_size, "epochs": recipe.epochs}
         training |= {"class_weights": True, "ema": True}
         began = time.perf_counter()
-        _bundle(root, "train", {**common, **training})
+        run_mode(root, "train", {**common, **training})
         seconds = time.perf_counter() - began
-        _bundle(root, "evaluate", common)
+        run_mode(root, "evaluate", common)
         probabilities = _probabilities(Path(work) / "eval" / "predictions.csv", datalist)
     options = shlex.join(part for name, value in training.items() for part in (f"--{name}", str(value)))
     return _row(pack, NETWORK, seed, datalist, probabilities, seconds, f"{recipe.bundle} {options}")
 
 
-def _bundle(root: Path, mode: str, options: dict[str, object]) -> None:
+def run_mode(root: Path, mode: str, options: dict[str, object]) -> None:
+    """Run a bundle in a process of its own, its log beside the output folder.
+
+    Args:
+        root: the bundle's folder.
+        mode: "train" or "evaluate".
+        options: keys to override; ``output_dir`` among them.
+
+    Raises:
+        MedMambaError: it failed, with the end of what it said.
+    """
     arguments = bundle_arguments(root, mode, options)
     log = Path(str(options["output_dir"])).with_name(f"{mode}.log")
     if run_bundle(arguments, log):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..bundling.subprocesses import bundle_arguments, shown_command
 from ..data import Datalist, build_datalist, find_duplicates
 from ..errors import MedMambaError
 from ..metrics import PredictionTable
@@ -228,7 +228,7 @@ def _train(job: Job, candidate: int, seed: int, threads: int) -> None:
     options |= {"seed": seed, "image_size": job.budget.image_size, "epochs": job.budget.epochs}
     if (folder / "models").exists():
         options["resume"] = True
-    seconds = _bundle(job.bundle, ["train"], options, folder / "train.log", threads)
+    seconds = _bundle(job.bundle, "train", options, folder / "train.log", threads)
     done.write_text(json.dumps({"cpu_seconds": round(seconds, 1)}) + "\n", encoding="utf-8")
 
 
@@ -239,14 +239,13 @@ def _evaluate(job: Job, candidate: int, seed: int, part: str, threads: int) -> d
         options = {**_common(job, folder), "output_dir": output, "split": part, **_network(job)}
         options |= {"mlflow": False, "num_workers": 0}
         options.pop("preset", None)  # the weights know it
-        _bundle(job.bundle, ["train", "evaluate"], options, folder / f"{part}.log", threads)
+        _bundle(job.bundle, "evaluate", options, folder / f"{part}.log", threads)
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
 
 def _common(job: Job, folder: Path) -> dict[str, Any]:
     return {
-        "bundle_root": job.bundle,
         "dataset_dir": job.folder,
         "datalist": job.work.parent / "datalist.json",
         "ckpt_dir": folder / "models",
@@ -259,11 +258,10 @@ def _network(job: Job) -> dict[str, Any]:
     return {"network_def": definition} if "_target_" in definition else dict(definition)
 
 
-def _bundle(root: Path, configs: Sequence[str], options: dict[str, Any], log: Path, threads: int) -> float:
+def _bundle(root: Path, mode: str, options: dict[str, Any], log: Path, threads: int) -> float:
     """Run a bundle with its output in a file; return the seconds of processor time."""
-    files = str([str(root / "configs" / f"{name}.json") for name in configs])
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", files]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    arguments = bundle_arguments(root, mode, options)
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", *arguments]
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     with log.open("w", encoding="utf-8") as file:
@@ -272,5 +270,5 @@ def _bundle(root: Path, configs: Sequence[str], options: dict[str, Any], log: Pa
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         end = log.read_text(encoding="utf-8")[-3000:]
-        raise MedMambaError(f"a bundle run failed: {shlex.join(command)}\n{end}", where=str(log))
+        raise MedMambaError(f"a bundle run failed: {shown_command(arguments)}\n{end}", where=str(log))
     return usage.ru_utime + usage.ru_stime

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_METHODS = ("gradcam", "gradcam++", "occlusion")  # of explain.METHODS, which is imported when it is needed
+_METHODS = ("scan", "gradcam", "gradcam++", "occlusion")  # of explain.METHODS, which is imported when it is needed
 _UNREADABLE = 3
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="a trained bundle, or a folder with model.pt and model.json")
     parser.add_argument("images", type=Path, nargs="+", help="image files, or folders of them")
     parser.add_argument("--bundle", type=Path, help="the bundle whose preprocessing goes with a folder of weights")
-    parser.add_argument("--method", choices=_METHODS, default="gradcam", help="default: %(default)s")
+    parser.add_argument("--method", choices=_METHODS, default="scan", help="default: %(default)s")
     parser.add_argument("--target", metavar="CLASS", help="class to explain; default: the one predicted")
     parser.add_argument("--layer", help="stage 0 to 3 of a MedMamba, or a named layer of another network")
     parser.add_argument("--out", type=Path, default=Path("explanations"), help="folder to write; default: %(default)s")
@@ -87,7 +87,7 @@ def _class_number(name: str | None, class_names: list[str]) -> int | None:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.layer is None:
-        return {}
+        return {"routes": True} if arguments.method == "scan" else {}
     return {"layer": int(arguments.layer) if arguments.layer.isdigit() else arguments.layer}
 
 
@@ -110,18 +110,18 @@ def _explained(
     before: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Explain one file, write its overlay and map, and return its item of index.json."""
-    from medmamba_monai.bundling.explained import file_stem, in_file, names_of, write_map, write_overlay
-    from medmamba_monai.explain import METHODS, explain
+    from medmamba_monai.bundling.explained import file_stem, in_file, names_of, route_shares, write_map, write_overlay
+    from medmamba_monai.explain import explain
 
     prepared = trained.read(path)
     images = prepared.tensor[None].to(trained.device)
     found = explain(trained.network, images, arguments.method, target, trained.info.task, **options)
-    heat = in_file(prepared, found)
+    maps = in_file(prepared, found)
     number, probabilities = int(found.targets[0]), found.probabilities[0].tolist()
     name, probability = trained.class_names[number], probabilities[number]
     stem = file_stem(file, [item["overlay"][:-4] for item in before])
-    title = f"{file}\n{METHODS[arguments.method].title} for {name}, probability {probability:.3f}"
-    write_overlay(arguments.out / f"{stem}.png", prepared, heat, found, title)
+    title = f"{file}\nfor {name}, probability {probability:.3f}"
+    write_overlay(arguments.out / f"{stem}.png", prepared, maps, found, title)
     return {
         "file": file,
         "label": None,
@@ -129,8 +129,9 @@ def _explained(
         "target": name,
         "probability": probability,
         "overlay": f"{stem}.png",
-        "map": write_map(arguments.out, stem, prepared, heat),
+        "map": write_map(arguments.out, stem, prepared, maps[0]),
         "why": "asked for",
+        **route_shares(found),
     }
 
 

@@ -9,8 +9,10 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from medmamba_monai.bundling.opened import PreparedImage
@@ -20,7 +22,7 @@ from medmamba_monai.explain.overlay import figure_png, overlay_figure
 from medmamba_monai.handlers.files import write_atomic
 from medmamba_monai.handlers.predictions import NO_FINDING, SEPARATOR
 
-__all__ = ["INDEX_NAME", "file_stem", "in_file", "names_of", "write_map", "write_overlay"]
+__all__ = ["INDEX_NAME", "file_stem", "in_file", "names_of", "route_shares", "write_map", "write_overlay"]
 
 INDEX_NAME = "index.json"
 _LONGEST = 100  # characters of a file's name
@@ -51,35 +53,51 @@ def names_of(flags: Sequence[bool], class_names: Sequence[str]) -> str:
     return SEPARATOR.join(name for name, flag in zip(class_names, flags, strict=True) if flag) or NO_FINDING
 
 
-def in_file(prepared: PreparedImage, explanation: Explanation, number: int = 0) -> NDArray[np.float32]:
-    """The map of one image of a batch in the pixels of the file, (*size)."""
-    return prepared.to_file(explanation.maps[number])[0]
+def in_file(prepared: PreparedImage, explanation: Explanation, number: int = 0) -> list[NDArray[np.float32]]:
+    """The map of one image of a batch, then those of its routes, in the pixels of the file, each (*size)."""
+    maps = torch.cat([explanation.maps[number], *[route[number] for route in explanation.routes.values()]])
+    return list(prepared.to_file(maps))
+
+
+def route_shares(explanation: Explanation, number: int = 0) -> dict[str, Any]:
+    """What index.json says of the routes of one image; nothing where they were not told apart.
+
+    Returns:
+        "routes": by name, ``sum`` (log-odds) and ``size``, the sum of absolute values as a share of all routes'.
+    """
+    parts = {name: route[number] for name, route in explanation.routes.items()}
+    sizes = {name: float(part.abs().sum()) for name, part in parts.items()}
+    whole = sum(sizes.values()) or 1.0
+    told = {name: {"sum": float(part.sum()), "size": sizes[name] / whole} for name, part in parts.items()}
+    return {"routes": told} if told else {}
 
 
 def write_overlay(
     path: Path,
     prepared: PreparedImage,
-    heat: NDArray[np.float32],
+    maps: Sequence[NDArray[np.float32]],
     explanation: Explanation,
     title: str,
 ) -> None:
-    """Draw the map over the file's picture.
+    """Draw the map over the file's picture, below it those of the routes.
 
     Args:
         path: of the PNG.
         prepared: the file.
-        heat: from :func:`in_file`.
+        maps: from :func:`in_file`; its first alone leaves the routes out.
         explanation: whose method names the unit.
         title: file, class, probability.
     """
     method = METHODS[explanation.method]
+    panels = list(zip(explanation.routes, maps[1:], strict=False)) if maps[0].ndim == 2 else []
     figure = overlay_figure(
         prepared.picture,
-        heat,
-        title=title,
+        maps[0],
+        title=f"{title}\n{method.title}",
         unit=method.unit,
         signed=method.signed,
         spacing=spacing_of(prepared.affine),
+        panels=panels,
     )
     content = figure_png(figure)
     write_atomic(path, lambda stream: stream.write(content))

@@ -264,6 +264,7 @@ KEYS = (
     Key("cache_num", "whole", "largest number of images kept in memory; default: what fits in 2 GB"),
     Key("seed", "whole", "seed of the split, of the initial weights and of the augmentation"),
     Key("split", "split", "part of the data that evaluate looks at"),
+    Key("explain_examples", "whole", "images whose explanation evaluate draws, errors first; 0: none"),
     Key("progress", "flag", "show a progress bar"),
     Key("report", "flag", "draw figures; evaluate also writes report.html, one page with all results"),
     Key("mlflow", "flag", "record the run with MLflow"),

@@ -25,7 +25,7 @@ from medmamba_monai.handlers import load_weights_for_inference
 from medmamba_monai.handlers.checkpoint import MODEL_NAME
 from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
-__all__ = ["PreparedImage", "TrainedBundle", "find_places", "open_trained"]
+__all__ = ["PreparedImage", "TrainedBundle", "find_places", "open_trained", "read_prepared"]
 
 _DIGEST_KEY = "digest_of_preprocessing"
 
@@ -85,25 +85,35 @@ class TrainedBundle:
         Raises:
             DataError: the file cannot be read as it is.
         """
-        item: dict[Any, Any] = {"image": path}
-        picture = tracked = None
-        steps = list(self.preprocessing.flatten().transforms)
-        with _clear_errors():
-            for position, step in enumerate(steps):
-                item = step(item)
-                if isinstance(item["image"], MetaTensor):
-                    picture = item["image"] if picture is None else picture
-                    tracked, kept = item["image"], steps[: position + 1]
-        if picture is None or tracked is None:
-            raise ConfigError(
-                "no step of the preprocessing gives an image with its metadata",
-                where="inference.json, preprocessing",
-                remedy="read images with medmamba_monai.data.ReadImaged",
-            )
-        affine = np.asarray(picture.affine, dtype=np.float64)
-        shown = np.asarray(picture.as_tensor().numpy(), dtype=np.float32)
-        tensor = torch.as_tensor(item["image"]).as_subclass(Tensor).float()
-        return PreparedImage(tensor, shown, affine, tracked, Compose(kept))
+        return read_prepared(self.preprocessing, path)
+
+
+def read_prepared(preprocessing: Compose, path: str) -> PreparedImage:
+    """Read and preprocess one file as a bundle's preprocessing does.
+
+    Raises:
+        DataError: the file cannot be read as it is.
+        ConfigError: the preprocessing gives no image with its metadata.
+    """
+    item: dict[Any, Any] = {"image": path}
+    picture = tracked = None
+    steps = list(preprocessing.flatten().transforms)
+    with _clear_errors():
+        for position, step in enumerate(steps):
+            item = step(item)
+            if isinstance(item["image"], MetaTensor):
+                picture = item["image"] if picture is None else picture
+                tracked, kept = item["image"], steps[: position + 1]
+    if picture is None or tracked is None:
+        raise ConfigError(
+            "no step of the preprocessing gives an image with its metadata",
+            where="inference.json, preprocessing",
+            remedy="read images with medmamba_monai.data.ReadImaged",
+        )
+    affine = np.asarray(picture.affine, dtype=np.float64)
+    shown = np.asarray(picture.as_tensor().numpy(), dtype=np.float32)
+    tensor = torch.as_tensor(item["image"]).as_subclass(Tensor).float()
+    return PreparedImage(tensor, shown, affine, tracked, Compose(kept))
 
 
 class _clear_errors:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .cam import class_activation_map
 from .occlusion import occlusion
-from .passes import logits_of, studied
+from .passes import logits_of, require_medmamba, studied
+from .routes import pixel_contributions, route_contributions
 from .score import TASKS, as_targets, probabilities
 
 __all__ = ["METHODS", "Explanation", "Method", "explain"]
@@ -29,6 +30,7 @@ class Method(NamedTuple):
 METHODS = {
     "gradcam": Method("Grad-CAM", "weighted activation", False, ("layer",)),
     "gradcam++": Method("Grad-CAM++", "weighted activation", False, ("layer",)),
+    "scan": Method("contributions through the scans", "log-odds per pixel", True, ("routes",)),
     "occlusion": Method("occlusion", "fall of the log-odds", True, ("patch", "overlap", "batch_size")),
 }
 """The methods by the names that :func:`explain` takes."""
@@ -39,16 +41,19 @@ class Explanation(NamedTuple):
 
     Attributes:
         method: a name of :data:`METHODS`.
-        maps: (B, 1, *spatial); high where the image speaks for the class, negative (occlusion) where it speaks
+        maps: (B, 1, *spatial); high where the image speaks for the class, negative (scan, occlusion) where it speaks
             against it.
         targets: (B,) the classes explained.
         probabilities: (B, classes) of the network for the images.
+        routes: where asked for (scan), maps (B, 1, *spatial) by route: through the states of each direction, through
+            the skip connections, past the scans; they sum to ``maps``.
     """
 
     method: str
     maps: Tensor
     targets: Tensor
     probabilities: Tensor
+    routes: dict[str, Tensor]
 
 
 def explain(
@@ -72,6 +77,7 @@ def explain(
         task: "multiclass", or "multilabel" where every class has a sigmoid of its own.
         options: of the method. Grad-CAM and Grad-CAM++: ``layer``, stage 0 to 3 of a MedMamba, None chooses by the
             image's size; or the name of a layer of another network. Occlusion: ``patch``, ``overlap``, ``batch_size``.
+            Scan: ``routes``, True to tell the routes apart, which takes seven passes instead of one.
 
     Raises:
         ConfigError: a method, option or class that does not exist, or a network that cannot be explained.
@@ -88,8 +94,15 @@ def explain(
     with studied(network, images) as leaf:
         logits = logits_of(network, leaf)
         chosen = as_targets(targets, logits)
-        maps = _MAKERS[method](network, leaf, chosen, task, **options)
-    return Explanation(method, maps.detach(), chosen, probabilities(logits, task))
+        routes: dict[str, Tensor] = {}
+        if method == "scan":
+            medmamba = require_medmamba(network, METHODS[method].title)
+            if options.get("routes", False):
+                routes = route_contributions(medmamba, leaf, chosen, task)
+            maps = pixel_contributions(medmamba, leaf, chosen, task)
+        else:
+            maps = _MAKERS[method](network, leaf, chosen, task, **options)
+    return Explanation(method, maps.detach(), chosen, probabilities(logits, task), routes)
 
 
 def _check(method: str, task: str, options: dict[str, Any]) -> None:

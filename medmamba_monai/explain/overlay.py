@@ -55,7 +55,7 @@ def overlay_figure(
         unit: of the map, at the colour bar.
         signed: whether zero lies in the middle of the colours.
         spacing: of a volume's voxels in mm along each axis, for the shape of its planes.
-        panels: names and maps of parts, drawn small in a row of their own with a colour scale of their own;
+        panels: names and maps of parts, drawn small in a row of their own, each with a colour scale of its own;
             pictures only.
 
     Raises:
@@ -125,16 +125,13 @@ def _draw(figure: Any, views: list[_View], unit: str, signed: bool) -> float:
 
 
 def _draw_panels(figure: Any, image: NDArray[Any], panels: Sequence[tuple[str, NDArray[Any]]]) -> None:
+    """Parts side by side, each with a scale of its own, as they may differ by orders of magnitude."""
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
-    strongest = max(_strongest(heat) for _, heat in panels)
-    drawn = None
     for axis, (name, heat) in zip(axes, panels, strict=True):
-        view = _views(image, heat, None)[0]
+        view, strongest = _views(image, heat, None)[0], _strongest(heat)
         _picture(axis, view)
-        drawn = _heat(axis, heat, strongest, signed=True)
-        axis.set_title(name, fontsize=8)
-    bar = figure.colorbar(drawn, ax=axes.tolist(), shrink=0.8)
-    bar.ax.tick_params(labelsize=7)
+        _heat(axis, heat, strongest, signed=True)
+        axis.set_title(f"{name}\n\u00b1{strongest:.1e}", fontsize=7)
 
 
 def _strongest(heat: NDArray[Any]) -> float:

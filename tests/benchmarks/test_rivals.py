@@ -40,8 +40,8 @@ class Runs:
     def __init__(self, scores: dict[float, float]) -> None:
         self.scores, self.seen, self.rate = scores, [], 0.0
 
-    def __call__(self, root: Path, configs: list[str], options: dict[str, Any], log: Path, threads: int) -> float:
-        if configs == ["train"]:
+    def __call__(self, root: Path, mode: str, options: dict[str, Any], log: Path, threads: int) -> float:
+        if mode == "train":
             self.rate = options["learning_rate"]
             self.seen.append(("train", self.rate, options["seed"], options.get("resume", False)))
         else:
@@ -89,7 +89,7 @@ def test_an_interrupted_training_goes_on(job: rivals.Job, monkeypatch: pytest.Mo
 
 def test_a_run_that_fails_is_named(job: rivals.Job, tmp_path: Path) -> None:
     with pytest.raises(MedMambaError, match=r"a bundle run failed: .*train\.json"):
-        rivals._bundle(tmp_path / "nothing", ["train"], {}, tmp_path / "log", 1)
+        rivals._bundle(tmp_path / "nothing", "train", {}, tmp_path / "log", 1)
 
 
 @pytest.mark.slow

@@ -30,11 +30,13 @@ def test_overlays_maps_and_an_index_are_written(bundle: Path, weights: Path, ima
     out = tmp_path / "out"
     assert explain(weights.parent, images, "--bundle", bundle, "--out", out, "--device", "cpu") == 0
     index = json.loads((out / "index.json").read_text())
-    assert index["method"] == "gradcam"
+    assert index["method"] == "scan"
     assert [item["file"] for item in index["items"]] == ["a/one.png", "b/two.png"]
     for item, size in zip(index["items"], [(50, 70), (64, 40)], strict=True):
         assert np.load(out / item["map"]).shape == size
         assert item["target"] == item["prediction"]
+        assert sum(route["size"] for route in item["routes"].values()) == pytest.approx(1)
+        assert {"left to right", "skip connection", "past the scan"} <= set(item["routes"])
         assert 1 / 3 <= item["probability"] <= 1
         with Image.open(out / item["overlay"]) as overlay:
             overlay.verify()
@@ -65,7 +67,8 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_explained(
     ("options", "code", "said"),
     [
         (("--target", "cyst"), 2, "use benign, malignant, normal"),
-        (("--layer", "7"), 2, "0 to 3"),
+        (("--layer", "7", "--method", "gradcam"), 2, "0 to 3"),
+        (("--layer", "2"), 2, "no option 'layer'"),
         (("--set", "window"), 2, "KEY=VALUE"),
         (("--set", "windw=[1,2]"), 2, "window"),
     ],

@@ -19,19 +19,19 @@ def explanation_of(prepared: PreparedImage, row: int, column: int) -> Explanatio
     """A map with one bright pixel of the network's input."""
     maps = torch.zeros(1, 1, *prepared.tensor.shape[1:])
     maps[0, 0, row, column] = 1
-    return Explanation("gradcam", maps, torch.tensor([0]), torch.tensor([[0.7, 0.3]]))
+    return Explanation("gradcam", maps, torch.tensor([0]), torch.tensor([[0.7, 0.3]]), {})
 
 
 def test_a_map_lies_in_the_pixels_of_the_file(bundle: Path, weights: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((90, 120), dtype=np.uint8)).save(tmp_path / "a.png")
     prepared = open_trained(weights.parent, bundle, device="cpu").read(str(tmp_path / "a.png"))
     rows, columns = prepared.tensor.shape[1:]
-    heat = in_file(prepared, explanation_of(prepared, rows // 4, columns // 2))
+    heat = in_file(prepared, explanation_of(prepared, rows // 4, columns // 2))[0]
     assert heat.shape == (90, 120)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert abs(row - 90 * 0.25) <= 2
     assert abs(column - 120 * 0.5) <= 2
-    write_overlay(tmp_path / "o.png", prepared, heat, explanation_of(prepared, 0, 0), "title")
+    write_overlay(tmp_path / "o.png", prepared, [heat], explanation_of(prepared, 0, 0), "title")
     with Image.open(tmp_path / "o.png") as image:
         image.verify()
     name = write_map(tmp_path, "o", prepared, heat)
