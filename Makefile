@@ -34,7 +34,7 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt $(wildcard
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,dicom,export,triton]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,dicom,export,system_metrics,triton,tune]"
 	touch $@
 
 clean:

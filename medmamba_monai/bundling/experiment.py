@@ -140,7 +140,8 @@ class Experiment:
             place: of the run.
             options: keys of this run, which go before those of all runs.
         """
-        given = {**self.options, **options, "ckpt_dir": place.weights, "output_dir": place.results}
+        first = {"log_model": False} if mode == "train" else {}  # a model a fold or trial would fill the disk
+        given = {**first, **self.options, **options, "ckpt_dir": place.weights, "output_dir": place.results}
         if mode == "evaluate":
             given = {key: value for key, value in given.items() if key not in TRAINED and not _of_network(key)}
         return bundle_arguments(self.bundle, mode, given, self.further)

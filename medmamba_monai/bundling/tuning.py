@@ -58,7 +58,7 @@ def require_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ConfigError("Optuna is not installed", remedy="pip install medmamba_monai[tune]") from error
+        raise ConfigError("Optuna is not installed", remedy="pip install 'medmamba_monai[tune]'") from error
     return optuna
 
 

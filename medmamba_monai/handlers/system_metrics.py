@@ -51,7 +51,7 @@ def require_psutil() -> None:
         raise ConfigError(
             "the load of the machine is measured by psutil, which is not installed",
             where="system_metrics",
-            remedy="pip install psutil (and nvidia-ml-py for NVIDIA GPUs), or leave system_metrics out",
+            remedy="pip install 'medmamba_monai[system_metrics]' (and nvidia-ml-py for NVIDIA GPUs), or leave it out",
         )
 
 

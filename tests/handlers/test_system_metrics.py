@@ -75,7 +75,7 @@ def test_a_driver_that_fails_is_told(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_psutil_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="system_metrics.*pip install psutil"):
+    with pytest.raises(ConfigError, match="psutil.*pip install 'medmamba_monai"):
         require_psutil()
 
 
