@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from medmamba_monai.errors import CheckpointError
+from medmamba_monai.metrics.calibration_error import expected_calibration_error
 from medmamba_monai.metrics.conformal import conformal_threshold, coverage_report, least_images, prediction_sets
 from medmamba_monai.metrics.referral import referral_report
 from medmamba_monai.metrics.temperature import check_labels, fit_temperature, negative_log_likelihood, temper
@@ -23,7 +24,6 @@ FORMAT = 1
 LEAST_IMAGES = 20
 """Validation images below which no temperature is fitted."""
 FEW_IMAGES = 100
-BINS = 15
 
 
 def calibration_error(labels: Any, probabilities: Any, task: str = "multiclass") -> float:
@@ -41,9 +41,7 @@ def calibration_error(labels: Any, probabilities: Any, task: str = "multiclass")
         sure, right = values.ravel(), (truth == 1).ravel()
     else:
         sure, right = values.max(axis=1), values.argmax(axis=1) == truth
-    place = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, BINS - 1)
-    gaps = np.bincount(place, right, BINS) - np.bincount(place, sure, BINS)
-    return float(np.abs(gaps).sum() / len(sure))
+    return expected_calibration_error(sure.clip(0, 1), right)
 
 
 @dataclass(frozen=True)

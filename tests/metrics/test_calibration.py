@@ -9,7 +9,8 @@ import pytest
 from scipy.special import expit, softmax
 
 from medmamba_monai.errors import CheckpointError
-from medmamba_monai.metrics.calibration import BINS, Calibration, calibration_error
+from medmamba_monai.metrics.calibration import Calibration, calibration_error
+from medmamba_monai.metrics.calibration_error import BINS
 
 NAMES = ["a", "b", "c"]
 
