@@ -6,6 +6,7 @@ Configs name them. May import ``errors`` and ``networks``; knows neither engines
 from medmamba_monai.handlers.checkpoint import CheckpointHandler
 from medmamba_monai.handlers.early_stopping import EarlyStopping
 from medmamba_monai.handlers.ema import ExponentialMovingAverage
+from medmamba_monai.handlers.feature_recorder import FeatureRecorder
 from medmamba_monai.handlers.mlflow_client import default_tracking_uri
 from medmamba_monai.handlers.mlflow_tracker import MLflowTracker
 from medmamba_monai.handlers.predictions import PredictionWriter
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointHandler",
     "EarlyStopping",
     "ExponentialMovingAverage",
+    "FeatureRecorder",
     "MLflowTracker",
     "PredictionWriter",
     "Preempted",
