@@ -16,19 +16,20 @@ import torch
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
-from medmamba_monai.bundling.calibration import FILE_NAME, weights_digest
+from medmamba_monai.bundling.calibration import ARRAYS_NAME, FILE_NAME, weights_digest
 from medmamba_monai.bundling.processes import on_first_process
 from medmamba_monai.engines import EvaluationStep
 from medmamba_monai.errors import ConfigError
-from medmamba_monai.handlers import PredictionWriter
+from medmamba_monai.handlers import FeatureRecorder, PredictionWriter
 from medmamba_monai.handlers.checkpoint import MODEL_NAME
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
-from medmamba_monai.handlers.files import write_json
+from medmamba_monai.handlers.files import sha256_of, write_atomic, write_json
 from medmamba_monai.handlers.hooks import is_rank_zero, unwrapped
 from medmamba_monai.handlers.predictions import PREDICTIONS_NAME
 from medmamba_monai.handlers.resume import load_network
 from medmamba_monai.metrics import PredictionTable
 from medmamba_monai.metrics.calibration import Calibration
+from medmamba_monai.metrics.out_of_distribution import UnusualImages
 from medmamba_monai.networks.exported import ExportedNetwork
 
 __all__ = ["fit_calibration"]
@@ -87,9 +88,13 @@ def fit_calibration(
     weights = on_first_process(lambda: CheckpointFolder(folder).load(MODEL_NAME))
     own = copy.deepcopy(unwrapped(network)).to(device)
     load_network(own, weights, folder / MODEL_NAME)
-    table = _predicted(own, dataloader, inferer, torch.device(device), amp, class_names, task)
+    recorder = FeatureRecorder()
+    table = _predicted(own, dataloader, inferer, torch.device(device), amp, class_names, task, recorder)
     if table is not None:
         calibration = Calibration.fit(table.labels, table.probabilities, table.class_names, task, alpha, criterion)
+        unusual, remarks = UnusualImages.fit(*recorder.of(table.files), task)
+        calibration.remarks.extend(remarks)
+        calibration.ood.update({} if unusual is None else _kept(unusual, folder / ARRAYS_NAME))
         content = calibration.to_json()
         write_json(file, {"format": content.pop("format"), "weights_sha256": weights_digest(folder), **content})
         for remark in calibration.remarks:
@@ -105,6 +110,7 @@ def _predicted(
     amp: bool | str,
     class_names: Sequence[str],
     task: str,
+    recorder: FeatureRecorder,
 ) -> PredictionTable | None:
     """All processes' predictions on the first process, None on the others."""
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
@@ -114,7 +120,20 @@ def _predicted(
             network=network,
             inferer=inferer,
             iteration_update=EvaluationStep(amp),
-            val_handlers=[PredictionWriter(folder, class_names, softmax=True, task=task)],
+            val_handlers=[recorder, PredictionWriter(folder, class_names, softmax=True, task=task)],
         )
         evaluator.run()
         return PredictionTable.read(Path(folder) / PREDICTIONS_NAME, task) if is_rank_zero() else None
+
+
+def _kept(unusual: UnusualImages, file: Path) -> dict[str, Any]:
+    """Write the arrays, and return what calibration.json says of them."""
+    facts = unusual.facts()
+    if unusual.gaussian is None:
+        return facts
+    from safetensors.torch import save
+
+    arrays = {"mean": unusual.gaussian.mean, "whitening": unusual.gaussian.whitening}
+    content = save({name: torch.from_numpy(values).float().contiguous() for name, values in arrays.items()})
+    write_atomic(file, lambda stream: stream.write(content))
+    return {**facts, "reference": file.name, "reference_sha256": sha256_of(file)}

@@ -14,20 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.transforms import MapTransform
 
 from medmamba_monai.errors import CheckpointError
 from medmamba_monai.handlers.checkpoint import MODEL_NAME
+from medmamba_monai.handlers.feature_recorder import FeatureRecorder
 from medmamba_monai.handlers.files import sha256_of, write_atomic, write_json
 from medmamba_monai.handlers.hooks import is_rank_zero
 from medmamba_monai.handlers.predictions import METRICS_NAME, PREDICTIONS_NAME, SEPARATOR
 from medmamba_monai.metrics import PredictionTable
 from medmamba_monai.metrics.calibration import Calibration
+from medmamba_monai.metrics.out_of_distribution import UnusualImages
 from medmamba_monai.networks.exported import read_info
 
 __all__ = [
+    "ARRAYS_NAME",
     "FILE_NAME",
     "SafetyReport",
     "StoredCalibration",
@@ -37,7 +41,9 @@ __all__ = [
 ]
 
 FILE_NAME = "calibration.json"
+ARRAYS_NAME = "calibration.safetensors"
 SET_COLUMN = "prediction_set"
+SCORE_COLUMN = "ood_score"
 HOW_TO_FIT = "fit it with --run_id calibrate, see docs/calibration.md"
 
 logger = logging.getLogger(__name__)
@@ -50,10 +56,12 @@ class StoredCalibration:
     Attributes:
         calibration: None where there is none to use.
         reason: why; None also where no calibration.json exists and nobody asked for it.
+        unusual: scores images by how unlike the validation images they are; None where that was not fitted.
     """
 
     calibration: Calibration | None
     reason: str | None = None
+    unusual: UnusualImages | None = None
 
 
 def weights_digest(ckpt_dir: str | Path) -> str:
@@ -101,7 +109,12 @@ def stored_calibration(
         calibration, of_weights = _read(file)
         reason, remedy = _mismatch(calibration, of_weights, ckpt_dir, exported, class_names, task)
         if not reason:
-            return StoredCalibration(calibration)
+            try:
+                return StoredCalibration(calibration, unusual=_unusual(calibration, file.parent))
+            except CheckpointError as error:
+                if required:
+                    raise
+                reason, remedy = str(error), HOW_TO_FIT
     if required:
         raise CheckpointError(reason, where=str(file), remedy=remedy)
     logger.warning("%s is not used: %s; %s", file, reason, remedy)
@@ -119,6 +132,25 @@ def _read(file: Path) -> tuple[Calibration, str]:
             remedy=f"delete it, or {HOW_TO_FIT}",
         ) from error
     return Calibration.from_json(content, str(file)), digest
+
+
+def _unusual(calibration: Calibration, folder: Path) -> UnusualImages | None:
+    facts = calibration.ood
+    if not facts:
+        return None
+    arrays = None
+    if "reference" in facts:
+        from safetensors.numpy import load_file
+
+        file = folder / ARRAYS_NAME
+        if not file.is_file() or sha256_of(file) != facts["reference_sha256"]:
+            raise CheckpointError(
+                f"missing, or not the one that {FILE_NAME} names",
+                where=str(file),
+                remedy=f"copy it with {FILE_NAME}, or {HOW_TO_FIT}",
+            )
+        arrays = load_file(file)
+    return UnusualImages.from_facts(facts, arrays, calibration.task)
 
 
 def _mismatch(
@@ -182,7 +214,8 @@ class SafetyReport:
 
     ``metrics.json`` gets calibration, thresholded, conformal and referral; where one cannot be had, the reason stands
     under undefined. ``predictions.csv`` gets the column prediction_set on request: class names joined by "|", the
-    most probable first; empty where no class is probable enough.
+    most probable first; empty where no class is probable enough; and ood_score, 0 for the median validation image, 1 at
+    their 95th percentile.
 
     Args:
         output_dir: folder of both files.
@@ -190,6 +223,7 @@ class SafetyReport:
         task: "multiclass" or "multilabel".
         applied: predictions have the temperature already.
         prediction_sets: write the column.
+        ood_score: write the column.
         labelled: whether there are labels, and so a ``metrics.json``.
 
     Raises:
@@ -204,7 +238,10 @@ class SafetyReport:
         applied: bool = False,
         prediction_sets: bool = False,
         labelled: bool = True,
+        ood_score: bool = False,
     ) -> None:
+        self.ood_score = ood_score
+        self.recorder = FeatureRecorder(enabled=stored.unusual is not None and (labelled or ood_score))
         self.output_dir, self.stored, self.task = Path(output_dir), stored, task
         self.applied, self.prediction_sets, self.labelled = applied, prediction_sets, labelled
         calibration = stored.calibration
@@ -213,9 +250,17 @@ class SafetyReport:
             raise CheckpointError(
                 f"there are no prediction sets: {why}", where=FILE_NAME, remedy="set prediction_sets to false"
             )
+        if ood_score and stored.unusual is None:
+            why = stored.reason or "; ".join(["there is none"] if calibration is None else calibration.remarks)
+            raise CheckpointError(
+                f"there is nothing to tell unusual images by: {why}",
+                where=FILE_NAME,
+                remedy=f"set ood_score to false, or {HOW_TO_FIT}",
+            )
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator."""
+        self.recorder.attach(engine)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -228,12 +273,35 @@ class SafetyReport:
                 self._add_metrics({"calibration": None, "undefined": {"calibration": self.stored.reason}})
             return
         table = PredictionTable.read(self.output_dir / PREDICTIONS_NAME, self.task)
+        scores, ood = self._scores(table.files)
         if self.labelled and table.labels is not None:
-            self._add_metrics(calibration.report(table.labels, table.probabilities, self.applied))
+            found = calibration.report(table.labels, table.probabilities, self.applied)
+            if ood is None:
+                found["undefined"]["ood"] = (
+                    "; ".join(r for r in calibration.remarks if "ood_score" in r) or "not fitted"
+                )
+            self._add_metrics({**found, "ood": ood})
+        columns = {}
         if self.prediction_sets:
             calibrated = table.probabilities if self.applied else calibration.apply(table.probabilities)
-            sets = calibration.sets(calibrated) or []
-            add_columns(self.output_dir / PREDICTIONS_NAME, {SET_COLUMN: [SEPARATOR.join(names) for names in sets]})
+            columns[SET_COLUMN] = [SEPARATOR.join(names) for names in calibration.sets(calibrated) or []]
+        if self.ood_score and scores is not None:
+            columns[SCORE_COLUMN] = [f"{score:.4f}" for score in scores]
+        if columns:
+            add_columns(self.output_dir / PREDICTIONS_NAME, columns)
+
+    def _scores(self, files: list[str]) -> tuple[Any, dict[str, Any] | None]:
+        """Every image's score, and what metrics.json says of them."""
+        unusual = self.stored.unusual
+        if unusual is None or not self.recorder.enabled:
+            return None, None
+        logits, features = self.recorder.of(files)
+        scores = unusual.score(logits, features)
+        method = unusual.method(features is not None)
+        if method != unusual.method(True):
+            logger.warning("ood_score is the energy: this network shows no features")
+        facts = {"method": method, "median": float(np.median(scores)), "share_above_1": float((scores > 1).mean())}
+        return scores, facts
 
     def _add_metrics(self, found: dict[str, Any]) -> None:
         file = self.output_dir / METRICS_NAME

@@ -257,6 +257,11 @@ KEYS = (
         "flag",
         "write the column prediction_set: the classes that hold the true one with probability 1 - conformal_alpha",
     ),
+    Key(
+        "ood_score",
+        "flag",
+        "write the column ood_score: how unlike the validation images an image is; above 1: more than 95 % of them",
+    ),
     Key("device", "text", "cpu, cuda or cuda:1"),
     Key("amp", "flag", "bfloat16 autocast where the device supports it"),
     Key("num_workers", "whole", "processes that load images"),

@@ -6,6 +6,7 @@ Configs name them. May import ``errors`` and ``networks``; knows neither engines
 from medmamba_monai.handlers.checkpoint import CheckpointHandler, training_run
 from medmamba_monai.handlers.early_stopping import EarlyStopping
 from medmamba_monai.handlers.ema import ExponentialMovingAverage
+from medmamba_monai.handlers.feature_recorder import FeatureRecorder
 from medmamba_monai.handlers.history import History, read_history
 from medmamba_monai.handlers.mlflow_client import default_tracking_uri
 from medmamba_monai.handlers.mlflow_tracker import MLflowTracker, record_model
@@ -21,6 +22,7 @@ __all__ = [
     "CheckpointHandler",
     "EarlyStopping",
     "ExponentialMovingAverage",
+    "FeatureRecorder",
     "History",
     "MLflowTracker",
     "PredictionWriter",

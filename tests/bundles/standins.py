@@ -43,13 +43,13 @@ CLASSES = {
         "immature granulocytes(myelocytes, metamyelocytes and promyelocytes)",
         *("lymphocyte", "monocyte", "neutrophil", "platelet"),
     ],
-} | dict.fromkeys(
-    ("organamnist", "organcmnist", "organsmnist"),
-    [
+} | {
+    name: [
         *("bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver"),
         *("lung-left", "lung-right", "pancreas", "spleen"),
-    ],
-)
+    ]
+    for name in ("organamnist", "organcmnist", "organsmnist")
+}
 """The classes in the order of their numbers, written down independently of the presets."""
 
 

@@ -82,9 +82,11 @@ def test_inference_takes_it_too_and_files_are_as_before_without(trained: BundleC
     trained.run("inference", output_dir=str(tmp_path / "raw"))
     header = (tmp_path / "raw" / "predictions.csv").read_text().splitlines()[0]
     assert header == "file,prediction,benign,malignant,normal"
-    trained.run("inference", output_dir=str(tmp_path / "calibrated"), calibrated=True, prediction_sets=True)
+    trained.run(
+        "inference", output_dir=str(tmp_path / "calibrated"), calibrated=True, prediction_sets=True, ood_score=True
+    )
     header = (tmp_path / "calibrated" / "predictions.csv").read_text().splitlines()[0]
-    assert header == "file,prediction,prediction_set,benign,malignant,normal"
+    assert header == "file,prediction,prediction_set,ood_score,benign,malignant,normal"
 
 
 def test_old_weights_get_a_calibration_of_their_own(trained: BundleCopy, tmp_path: Path) -> None:
@@ -130,3 +132,11 @@ def test_that_of_other_weights_is_refused(trained: BundleCopy, tmp_path: Path) -
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["calibration"] is None
     assert "other weights" in metrics["undefined"]["calibration"]
+
+
+def test_its_arrays_have_to_come_along(trained: BundleCopy, tmp_path: Path) -> None:
+    shutil.copytree(trained.root / "models", tmp_path / "models")
+    (tmp_path / "models" / "calibration.safetensors").unlink()
+    given = {"ckpt_dir": str(tmp_path / "models"), "output_dir": str(tmp_path)}
+    assert "calibration.safetensors" in refused(CheckpointError, trained, "inference", ood_score=True, **given)
+    trained.run("inference", **given)

@@ -1,4 +1,4 @@
-"""A trained bundle is exported, and predicts from the file what it predicts from its weights; also without the package."""
+"""A trained bundle is exported, and predicts from the file what its weights predict; also without the package."""
 
 from __future__ import annotations
 
@@ -128,17 +128,13 @@ def test_a_file_for_other_images_is_refused(trained: BundleCopy, tmp_path: Path)
     file = str(trained.root / "models" / "model.ts")
     assert "preprocessing digest" in refused(CheckpointError, trained, tmp_path, exported=file, image_size=64)
     assert "channels" in refused(CheckpointError, trained, tmp_path, exported=file, color="rgb")
-    assert "cannot change" in refused(
-        ConfigError, trained, tmp_path, exported=file, **{"network_def::num_classes": 5}
-    )
+    assert "cannot change" in refused(ConfigError, trained, tmp_path, exported=file, **{"network_def::num_classes": 5})
     message = refused(ConfigError, trained, tmp_path, exported=file, network_def={**NETWORK, "num_classes": 3})
     assert "--exported or --network_def" in message
 
 
 def test_a_file_that_is_no_export_is_refused(trained: BundleCopy, tmp_path: Path) -> None:
-    assert "model.pt" in refused(
-        CheckpointError, trained, tmp_path, exported=str(trained.root / "models" / "model.pt")
-    )
+    assert "model.pt" in refused(CheckpointError, trained, tmp_path, exported=str(trained.root / "models" / "model.pt"))
     assert "no such file" in refused(CheckpointError, trained, tmp_path, exported=str(tmp_path / "no.onnx"))
     bare = torch.jit.load(str(trained.root / "models" / "model.ts"))
     torch.jit.save(bare, str(tmp_path / "bare.ts"))

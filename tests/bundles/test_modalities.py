@@ -94,7 +94,7 @@ def ct(tmp_path: Path) -> BundleCopy:
 
 def test_ct_is_windowed_alike_whatever_the_file(ct: BundleCopy) -> None:
     flow = ct.workflow("inference", classes=["fat", "liver"], model_info={}, image_size=[40, 48])
-    reader, *_, last = flow.parser.get_parsed_content("preprocessing").transforms
+    reader, *_ = flow.parser.get_parsed_content("preprocessing").transforms
     for name, inside in (("fat", FAT), ("liver", LIVER)):
         for file in (f"{name}/0.dcm", f"{name}/1.nii.gz"):
             expected = np.clip((hounsfield(inside, int(Path(file).stem[0])) + 160) / 400, 0, 1)

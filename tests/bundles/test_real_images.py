@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import shutil
@@ -62,7 +63,7 @@ def test_an_epoch_on_real_images(name: str, shared: Path, tmp_path: Path) -> Non
 
     parts = json.loads((root / "eval" / "datalist.json").read_text())
     files = {part: [item["image"] for item in parts[part]] for part in ("training", "validation", "test")}
-    assert sorted(sum(files.values(), [])) == sorted(rows)
+    assert sorted(itertools.chain.from_iterable(files.values())) == sorted(rows)
     unit = next((column for column in ("patient_id", "group_id") if column in next(iter(rows.values()))), None)
     if unit is not None:
         groups = [{rows[file][unit] for file in part} for part in files.values()]

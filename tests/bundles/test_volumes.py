@@ -85,7 +85,9 @@ def test_training_prepares_volumes_as_inference_does(trained: BundleCopy) -> Non
             step.rand_affine.prob = 0.0
     items = flow.parser.get_parsed_content("train::dataset").data
     for item in items[:4]:
-        assert torch.equal(flow.parser.get_parsed_content("train::preprocessing")(item)["image"], prepare(item)["image"])
+        assert torch.equal(
+            flow.parser.get_parsed_content("train::preprocessing")(item)["image"], prepare(item)["image"]
+        )
 
 
 def test_heads_keep_their_proportions_and_sides(trained: BundleCopy) -> None:
