@@ -63,6 +63,9 @@ def test_two_processes_train_what_one_process_evaluates_and_uses(fresh: BundleCo
     assert done.stdout.count("epoch 1 of 1") == 1
     state = torch.load(fresh.root / "models" / "model.pt", weights_only=True)
     assert not [name for name in state if name.startswith("module.")]
+    calibration = json.loads((fresh.root / "models" / "calibration.json").read_text())
+    datalist = json.loads((fresh.root / "eval" / "datalist.json").read_text())
+    assert calibration["n"] == len(datalist["validation"]), "both processes' images, each once"
 
     from mlflow.tracking import MlflowClient
 
