@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["STRIDES", "stretched", "to_pixels"]
+__all__ = ["STRIDES", "by_patch", "stretched", "to_pixels"]
 
 STRIDES = (4, 8, 16, 32)
 """Pixels a cell is wide after each of the four stages."""
@@ -47,3 +47,13 @@ def to_pixels(cells: Tensor, stride: int, size: Sequence[int]) -> Tensor:
     for axis in range(len(covered) - 1, -1, -1):
         amounts += [0, size[axis] - covered[axis]]  # negative amounts cut the padding off
     return F.pad(pixels, amounts)
+
+
+def by_patch(maps: Tensor) -> Tensor:
+    """Average a map (B, 1, *spatial) over the patches that the network embeds as one, smoothly back in pixels.
+
+    Within a patch a pixelwise map shows the filters of the embedding, which nobody can read.
+    """
+    pool = F.avg_pool2d if maps.dim() == 4 else F.avg_pool3d
+    cells = pool(maps, STRIDES[0], ceil_mode=True, count_include_pad=False)
+    return to_pixels(cells, STRIDES[0], maps.shape[2:])

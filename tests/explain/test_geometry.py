@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medmamba_monai.explain.geometry import STRIDES, stretched, to_pixels
+from medmamba_monai.explain.geometry import STRIDES, by_patch, stretched, to_pixels
 
 from .conftest import small
 
@@ -34,3 +34,15 @@ def test_sums_stay_where_nothing_is_cut_off() -> None:
 
 def test_stretching_fills_the_size() -> None:
     assert stretched(torch.rand(1, 1, 2, 3, 4), (5, 7, 9)).shape == (1, 1, 5, 7, 9)
+
+
+def test_patches_are_averaged_in_their_place() -> None:
+    maps = torch.zeros(1, 1, 10, 12)
+    maps[0, 0, 4:8, 8:12] = torch.tensor([3.0, -1.0]).repeat(8).view(4, 4)
+    found = by_patch(maps)
+    assert found.shape == maps.shape
+    assert float(found.max()) <= 1
+    assert found[0, 0, 5:7, 9:11].min() > found[0, 0, :3, :6].max()
+    torch.testing.assert_close(
+        by_patch(torch.full((1, 1, 9, 9, 9), 2.0))[..., :8, :8, :8], torch.full((1, 1, 8, 8, 8), 2.0)
+    )
