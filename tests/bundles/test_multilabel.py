@@ -109,6 +109,7 @@ def test_evaluation_agrees_with_scikit_learn(trained: tuple[BundleCopy, dict[str
     assert {name for name in metrics["undefined"] if not name.startswith("thresholded.")} <= {
         "calibration.temperature",
         "conformal",
+        "ood",
     }
     expected = {
         "auc": roc_auc_score(labels, values, average="macro"),
