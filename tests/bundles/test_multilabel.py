@@ -106,7 +106,7 @@ def test_evaluation_agrees_with_scikit_learn(trained: tuple[BundleCopy, dict[str
             assert row[column] == (cell or "No Finding")
     metrics = json.loads((bundle.root / "eval" / "metrics.json").read_text())
     assert metrics["task"] == "multilabel"
-    own = {"calibration.temperature", "conformal"}
+    own = {"calibration.temperature", "conformal", "ood"}
     others = {name for name in metrics["undefined"] if not name.startswith("thresholded.")} - own
     assert not [name for name in others if not name.endswith("auc_delong") and "intervals." not in name]
     expected = {
