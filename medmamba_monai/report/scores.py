@@ -154,7 +154,7 @@ def threshold_table(metrics: Mapping[str, Any]) -> Table | None:
 
 def _out_of_distribution(found: Mapping[str, Any]) -> list[str]:
     method = found.get("method", "method not told")
-    words = {"share_above_1": "share of images farther from the training images than usual", "auroc": "AUROC"}
+    words = {"share_above_1": "share of images beyond the 95th percentile of validation", "auroc": "AUROC"}
     return [
         f"Out of distribution ({method}): {words.get(name, name)} {number(value)}."
         for name, value in found.items()
