@@ -20,6 +20,7 @@ from medmamba_monai.report.scores import (
     number,
     resampling_sentence,
     safety_points,
+    threshold_table,
 )
 from medmamba_monai.report.template import TEMPLATE
 
@@ -151,12 +152,18 @@ def _metrics(run: Run, figures: dict[str, Figure]) -> Section:
 
 def _confidence(run: Run, figures: dict[str, Figure]) -> Section:
     points = safety_points(run.metrics)
-    texts = [] if points else ["Calibration, conformal sets and out-of-distribution scores were not part of this run."]
+    thresholds = threshold_table(run.metrics)
+    texts = (
+        []
+        if points or thresholds
+        else ["Calibration, conformal sets and out-of-distribution scores were not part of this run."]
+    )
     return Section(
         "confidence",
         "Calibration and referral",
         texts=texts,
         points=points,
+        tables=[thresholds] if thresholds else [],
         figures=_those(figures, "reliability", "risk_coverage"),
     )
 

@@ -8,7 +8,16 @@ from typing import Any
 from medmamba_monai.figures.numbers import class_interval, reason_for
 from medmamba_monai.report.content import Card, Table
 
-__all__ = ["LABELS", "class_table", "headline", "metrics_table", "number", "resampling_sentence", "safety_points"]
+__all__ = [
+    "LABELS",
+    "class_table",
+    "headline",
+    "metrics_table",
+    "number",
+    "resampling_sentence",
+    "safety_points",
+    "threshold_table",
+]
 
 LABELS = {
     "accuracy": "accuracy",
@@ -125,16 +134,32 @@ def safety_points(metrics: Mapping[str, Any]) -> list[str]:
             f"{number(found['coverage'])}{interval}, with {number(found.get('mean_set_size'))} classes on average."
         )
     found = metrics.get("referral") or {}
-    for kept, risk in (found.get("at") or {}).items():
-        share = f"{float(kept):.0%}"
-        points.append(f"With the surest {share} kept and the rest referred, {number(risk)} of the answers are wrong.")
-    found = metrics.get("ood") or {}
-    points += [f"Out of distribution, {name}: {number(value)}." for name, value in found.items() if _is_number(value)]
-    found = metrics.get("thresholded") or {}
-    scores = [f"{LABELS.get(name, name)} {number(value)}" for name, value in found.items() if _is_number(value)]
-    if scores:
-        points.append("At thresholds chosen on the validation part: " + ", ".join(scores) + ".")
+    risks = [f"{number(risk)} with {float(kept):.0%} kept" for kept, risk in (found.get("at") or {}).items()]
+    if risks:
+        points.append("Share of wrong answers when the least sure are referred: " + ", ".join(risks) + ".")
+    points += _out_of_distribution(metrics.get("ood") or {})
     return points
+
+
+def threshold_table(metrics: Mapping[str, Any]) -> Table | None:
+    """Each class at the threshold that was chosen on the validation part; None where there is none."""
+    found = metrics.get("thresholded") or {}
+    columns = ("threshold", "sensitivity", "specificity", "precision", "f1")
+    rows = [
+        [name, *(number(entry.get(column)) for column in columns)] for name, entry in found.get("per_class", {}).items()
+    ]
+    caption = f"At thresholds chosen on the validation part ({found.get('criterion', 'criterion not told')})"
+    return Table(caption, ["class", *(CLASS_LABELS.get(column, column) for column in columns)], rows) if rows else None
+
+
+def _out_of_distribution(found: Mapping[str, Any]) -> list[str]:
+    method = found.get("method", "method not told")
+    words = {"share_above_1": "share of images beyond the 95th percentile of validation", "auroc": "AUROC"}
+    return [
+        f"Out of distribution ({method}): {words.get(name, name)} {number(value)}."
+        for name, value in found.items()
+        if _is_number(value) and name != "median"
+    ]
 
 
 def _interval(metrics: Mapping[str, Any], name: str) -> str:

@@ -33,7 +33,7 @@ tbody th { font-weight: 500; max-width: 18rem; white-space: normal; }
 tfoot td, tfoot th { font-weight: 600; border-top: 2px solid #9aa4b1; }
 figure { margin: 1rem 0 1.75rem; }
 figure img { display: block; width: 100%; min-width: 34rem; height: auto; }
-.explained { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+.explained { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); gap: 1rem; }
 .explained figure { margin: 0; }
 .explained img { min-width: 0; }
 pre { background: #f4f6f8; border: 1px solid #d5dae1; border-radius: 6px; padding: .7rem .9rem; overflow-x: auto;

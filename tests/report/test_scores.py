@@ -8,6 +8,7 @@ from medmamba_monai.report.scores import (
     metrics_table,
     resampling_sentence,
     safety_points,
+    threshold_table,
 )
 
 METRICS = {
@@ -71,11 +72,18 @@ def test_safety_points() -> None:
                 "conformal": {"alpha": 0.1, "coverage": 0.912, "coverage_interval": [0.8, 0.97], "mean_set_size": 1.4},
                 "referral": {"at": {"0.8": 0.05}},
                 "ood": {"auroc": 0.99, "method": "energy"},
-                "thresholded": {"f1": 0.6, "per_class": {}},
             }
         )
     )
     parts = ["Temperature 1.500", "not applied", "0.200 before, 0.100 after", "90% of images", "0.912 [0.800, 0.970]"]
-    parts += ["surest 80%", "0.050 of the answers", "auroc: 0.990", "F1 (mean over classes) 0.600"]
+    parts += ["0.050 with 80% kept", "Out of distribution (energy): AUROC 0.990"]
     assert [part for part in parts if part not in told] == []
-    assert "energy" not in told
+
+
+def test_threshold_table() -> None:
+    entry = {"threshold": 0.25, "sensitivity": 0.9, "specificity": None, "precision": 0.5, "f1": 0.6}
+    table = threshold_table({"thresholded": {"criterion": "youden", "per_class": {"a": entry}}})
+    assert table is not None
+    assert "youden" in table.caption
+    assert table.rows == [["a", "0.250", "0.900", "undefined", "0.500", "0.600"]]
+    assert threshold_table({}) is None
