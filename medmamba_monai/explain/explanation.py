@@ -31,7 +31,7 @@ class Method(NamedTuple):
 METHODS = {
     "gradcam": Method("Grad-CAM", "weighted activation", False, ("layer",)),
     "gradcam++": Method("Grad-CAM++", "weighted activation", False, ("layer",)),
-    "scan": Method("contributions through the scans", "log-odds per pixel", True, ("routes",)),
+    "scan": Method("pixel contributions", "log-odds per pixel", True, ("routes",)),
     "occlusion": Method("occlusion", "fall of the log-odds", True, ("patch", "overlap", "batch_size")),
 }
 """The methods by the names that :func:`explain` takes."""
