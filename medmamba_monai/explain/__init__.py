@@ -1,4 +1,4 @@
-"""Explanations of classifications: contributions through the scans, Grad-CAM, occlusion, and whether they hold.
+"""Explanations of classifications: pixel contributions by route, Grad-CAM, occlusion, and whether they hold.
 
 May import networks, ops and errors; never data, engines, handlers or metrics. docs/explain.md introduces it.
 """

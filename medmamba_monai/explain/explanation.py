@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .cam import class_activation_map
-from .geometry import by_patch
+from .geometry import smoothed
 from .occlusion import occlusion
 from .passes import logits_of, require_medmamba, studied
 from .routes import pixel_contributions, route_contributions
@@ -31,7 +31,7 @@ class Method(NamedTuple):
 METHODS = {
     "gradcam": Method("Grad-CAM", "weighted activation", False, ("layer",)),
     "gradcam++": Method("Grad-CAM++", "weighted activation", False, ("layer",)),
-    "scan": Method("contributions through the scans", "log-odds per pixel", True, ("routes",)),
+    "scan": Method("pixel contributions", "log-odds per pixel", True, ("routes",)),
     "occlusion": Method("occlusion", "fall of the log-odds", True, ("patch", "overlap", "batch_size")),
 }
 """The methods by the names that :func:`explain` takes."""
@@ -100,8 +100,8 @@ def explain(
             medmamba = require_medmamba(network, METHODS[method].title)
             if options.get("routes", False):
                 parts = route_contributions(medmamba, leaf, chosen, task)
-                routes = {name: by_patch(part) for name, part in parts.items()}
-            maps = by_patch(pixel_contributions(medmamba, leaf, chosen, task))
+                routes = {name: smoothed(part) for name, part in parts.items()}
+            maps = smoothed(pixel_contributions(medmamba, leaf, chosen, task))
         else:
             maps = _MAKERS[method](network, leaf, chosen, task, **options)
     return Explanation(method, maps.detach(), chosen, probabilities(logits, task), routes)

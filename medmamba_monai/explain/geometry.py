@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["STRIDES", "by_patch", "stretched", "to_pixels"]
+__all__ = ["STRIDES", "smoothed", "stretched", "to_pixels"]
 
 STRIDES = (4, 8, 16, 32)
 """Pixels a cell is wide after each of the four stages."""
 
+_WIDTH, _REACH = 1.5, 5  # pixels
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -37,7 +39,6 @@ def to_pixels(cells: Tensor, stride: int, size: Sequence[int]) -> Tensor:
         (B, C, *size); zero where a network that crops looked at no pixel.
 
     Example:
-        >>> import torch
         >>> to_pixels(torch.tensor([[[0.0, 1.0]]]), 2, [3])
         tensor([[[0.0000, 0.2500, 0.7500]]])
     """
@@ -49,11 +50,17 @@ def to_pixels(cells: Tensor, stride: int, size: Sequence[int]) -> Tensor:
     return F.pad(pixels, amounts)
 
 
-def by_patch(maps: Tensor) -> Tensor:
-    """Average a map (B, 1, *spatial) over the patches that the network embeds as one, smoothly back in pixels.
+def smoothed(maps: Tensor) -> Tensor:
+    """Average a map (B, 1, *spatial) over a bell of 1.5 pixels standard deviation; outside the image nothing counts.
 
-    Within a patch a pixelwise map shows the filters of the embedding, which nobody can read.
+    From pixel to pixel a gradient follows the filters of the patch embedding, which nobody can read. Averages over
+    whole patches would move peaks away from what is smaller than a few patches.
     """
-    pool = F.avg_pool2d if maps.dim() == 4 else F.avg_pool3d
-    cells = pool(maps, STRIDES[0], ceil_mode=True, count_include_pad=False)
-    return to_pixels(cells, STRIDES[0], maps.shape[2:])
+    reach = torch.arange(-_REACH, _REACH + 1, device=maps.device, dtype=maps.dtype)
+    bell = torch.exp(-0.5 * (reach / _WIDTH) ** 2)[None, None]
+    for axis in range(2, maps.dim()):
+        lines = maps.movedim(axis, -1)
+        flat = lines.reshape(-1, 1, lines.shape[-1])
+        shares = F.conv1d(torch.ones_like(flat[:1]), bell, padding=_REACH)
+        maps = (F.conv1d(flat, bell, padding=_REACH) / shares).view(lines.shape).movedim(-1, axis)
+    return maps

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from medmamba_monai.explain.geometry import STRIDES, by_patch, stretched, to_pixels
+from medmamba_monai.explain.geometry import STRIDES, smoothed, stretched, to_pixels
 
 from .conftest import small
 
@@ -36,13 +38,9 @@ def test_stretching_fills_the_size() -> None:
     assert stretched(torch.rand(1, 1, 2, 3, 4), (5, 7, 9)).shape == (1, 1, 5, 7, 9)
 
 
-def test_patches_are_averaged_in_their_place() -> None:
-    maps = torch.zeros(1, 1, 10, 12)
-    maps[0, 0, 4:8, 8:12] = torch.tensor([3.0, -1.0]).repeat(8).view(4, 4)
-    found = by_patch(maps)
-    assert found.shape == maps.shape
-    assert float(found.max()) <= 1
-    assert found[0, 0, 5:7, 9:11].min() > found[0, 0, :3, :6].max()
-    torch.testing.assert_close(
-        by_patch(torch.full((1, 1, 9, 9, 9), 2.0))[..., :8, :8, :8], torch.full((1, 1, 8, 8, 8), 2.0)
-    )
+@pytest.mark.parametrize("size", [(9, 14), (7, 8, 10)])
+def test_smoothing_is_a_normalised_gaussian(size: tuple[int, ...]) -> None:
+    maps = torch.rand(2, 1, *size, dtype=torch.float64)
+    options = {"sigma": (0, 0, *[1.5] * len(size)), "mode": "constant", "radius": (0, 0, *[5] * len(size))}
+    shares = gaussian_filter(np.ones_like(maps.numpy()), **options)
+    np.testing.assert_allclose(smoothed(maps), gaussian_filter(maps.numpy(), **options) / shares, rtol=1e-9)

@@ -58,7 +58,7 @@ def trained() -> MedMamba:
 
 @pytest.fixture(scope="module")
 def lesions() -> tuple[Tensor, Tensor, Tensor]:
-    return planted(range(9000, 9024), ("lesion",))
+    return planted(range(12000, 12024), ("lesion",))
 
 
 def test_the_default_map_peaks_in_the_lesion_and_beats_what_knows_nothing(
