@@ -18,7 +18,7 @@ from torch import nn
 
 from medmamba_monai.bundling.calibration import ARRAYS_NAME, FILE_NAME, weights_digest
 from medmamba_monai.bundling.processes import on_first_process
-from medmamba_monai.engines import EvaluationStep
+from medmamba_monai.engines import AveragingInferer, EvaluationStep
 from medmamba_monai.errors import ConfigError
 from medmamba_monai.handlers import FeatureRecorder, PredictionWriter
 from medmamba_monai.handlers.checkpoint import MODEL_NAME
@@ -73,7 +73,8 @@ def fit_calibration(
         The file.
 
     Raises:
-        ConfigError: another part than validation, an exported network, or a criterion or alpha that does not exist.
+        ConfigError: another part than validation, an exported network, averaged predictions, or a criterion or alpha
+            that does not exist.
         CheckpointError: there are no weights, or they do not fit.
     """
     if part != "validation":
@@ -84,6 +85,12 @@ def fit_calibration(
         )
     if isinstance(network, ExportedNetwork):
         raise ConfigError("an exported network is not fitted", where="calibrate", remedy="leave --exported out")
+    if isinstance(inferer, AveragingInferer) and inferer.averages:
+        raise ConfigError(
+            "it is fitted on single predictions, not on averages",
+            where="calibrate",
+            remedy="leave --tta and --ensemble out",
+        )
     folder, file = Path(ckpt_dir), Path(ckpt_dir) / FILE_NAME
     weights = on_first_process(lambda: CheckpointFolder(folder).load(MODEL_NAME))
     own = copy.deepcopy(unwrapped(network)).to(device)

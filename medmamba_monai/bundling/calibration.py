@@ -57,11 +57,20 @@ class StoredCalibration:
         calibration: None where there is none to use.
         reason: why; None also where no calibration.json exists and nobody asked for it.
         unusual: scores images by how unlike the validation images they are; None where that was not fitted.
+        averaged: predictions are averages, which nothing was fitted on; images are still as unusual as they are.
     """
 
     calibration: Calibration | None
     reason: str | None = None
     unusual: UnusualImages | None = None
+    averaged: bool = False
+
+    def for_averages(self) -> StoredCalibration:
+        """Keep what tells unusual images, by the one network asked about the image as it is; leave out all else."""
+        if self.calibration is None:
+            return self
+        reason = "predictions are averages (tta or ensemble), and it was fitted on single ones"
+        return StoredCalibration(None, reason, self.unusual, averaged=True)
 
 
 def weights_digest(ckpt_dir: str | Path) -> str:
@@ -241,7 +250,9 @@ class SafetyReport:
         ood_score: bool = False,
     ) -> None:
         self.ood_score = ood_score
-        self.recorder = FeatureRecorder(enabled=stored.unusual is not None and (labelled or ood_score))
+        self.recorder = FeatureRecorder(
+            stored.unusual is not None and (labelled or ood_score), last_pass=stored.averaged
+        )
         self.output_dir, self.stored, self.task = Path(output_dir), stored, task
         self.applied, self.prediction_sets, self.labelled = applied, prediction_sets, labelled
         calibration = stored.calibration
@@ -268,13 +279,15 @@ class SafetyReport:
         if not is_rank_zero():
             return
         calibration = self.stored.calibration
-        if calibration is None:
-            if self.labelled and self.stored.reason:
-                self._add_metrics({"calibration": None, "undefined": {"calibration": self.stored.reason}})
+        if calibration is None and self.labelled and self.stored.reason:
+            self._add_metrics({"calibration": None, "undefined": {"calibration": self.stored.reason}})
+        if calibration is None and self.stored.unusual is None:
             return
         table = PredictionTable.read(self.output_dir / PREDICTIONS_NAME, self.task)
         scores, ood = self._scores(table.files)
-        if self.labelled and table.labels is not None:
+        if self.labelled and table.labels is not None and calibration is None:
+            self._add_metrics({"ood": ood, "undefined": {}})
+        elif self.labelled and table.labels is not None and calibration is not None:
             found = calibration.report(table.labels, table.probabilities, self.applied)
             if ood is None:
                 found["undefined"]["ood"] = (
@@ -282,7 +295,7 @@ class SafetyReport:
                 )
             self._add_metrics({**found, "ood": ood})
         columns = {}
-        if self.prediction_sets:
+        if self.prediction_sets and calibration is not None:
             calibrated = table.probabilities if self.applied else calibration.apply(table.probabilities)
             columns[SET_COLUMN] = [SEPARATOR.join(names) for names in calibration.sets(calibrated) or []]
         if self.ood_score and scores is not None:

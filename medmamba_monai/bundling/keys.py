@@ -53,6 +53,10 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(name, str) for name in value)
 
 
+def _is_folders(value: Any) -> bool:
+    return _is_text(value) or (isinstance(value, (list, tuple)) and all(map(_is_text, value)))
+
+
 def _is_window(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value)) and value[1] > 0
 
@@ -100,6 +104,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "fraction": ("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1),
     "share": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
     "size": ("a whole number of at least 32, or a list of such", _is_size),
+    "folders?": ("null, a folder or a list of folders", _optional(_is_folders)),
     "names?": ("null or a list of two or more names", _optional(_is_names)),
     "color": _one_of("grey", "rgb"),
     "window?": ("null or a list of a centre and a width above 0", _optional(_is_window)),
@@ -241,6 +246,12 @@ KEYS = (
         "text?",
         "file of `python -m medmamba_monai export` to predict with, in place of the weights in ckpt_dir",
     ),
+    Key("tta", "flag", "average each image's predictions over the flips that training used; model.json records them"),
+    Key(
+        "ensemble",
+        "folders?",
+        "folders of further weights (model.pt, model.json) to average predictions with: a list, or one",
+    ),
     Key(
         "resume",
         "flag or path",
@@ -302,7 +313,7 @@ PARTS = frozenset(
         ),
         *("model_info", "initial_network", "network", "loss", "optimizer", "steps_per_epoch", "lr_scheduler"),
         *("dataset", "dataloader", "inferer", "handlers", "evaluator"),
-        *("calibrate", "calibration"),
+        *("calibrate", "calibration", "averaging"),
     }
 )
 """The other top-level keys of the bundles: parts that the keys above set up."""

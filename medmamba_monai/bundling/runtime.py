@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
 from medmamba_monai import networks
+from medmamba_monai.bundling.averaging import Averaging, flips_of
 from medmamba_monai.bundling.calibrate import fit_calibration
 from medmamba_monai.bundling.calibration import (
     SafetyReport,
@@ -37,6 +38,7 @@ from medmamba_monai.networks.exported import ExportedNetwork, read_info
 from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
 __all__ = [
+    "Averaging",
     "ModelCheckpointLoader",
     "SafetyReport",
     "Splits",
@@ -198,7 +200,9 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
-def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels: int) -> ModelInfo:
+def model_info(
+    network: nn.Module, splits: Splits, size: Sequence[int], channels: int, transform: Any = ()
+) -> ModelInfo:
     """Describe the network being trained, for model.json beside its weights.
 
     Args:
@@ -206,6 +210,7 @@ def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels
         splits: the data it is trained on.
         size: length of each image axis.
         channels: of the images.
+        transform: what training images go through, whose random flips are recorded.
     """
     config = dict(getattr(network, "config", {}))
     return ModelInfo(
@@ -215,7 +220,12 @@ def model_info(network: nn.Module, splits: Splits, size: Sequence[int], channels
         image_size=list(size),
         network=config,
         preprocessing_digest=config_digest(),
-        extra={"preset": networks.preset_name(config), "trained_on": splits.fingerprint, **splits.remarks},
+        extra={
+            "preset": networks.preset_name(config),
+            "trained_on": splits.fingerprint,
+            "flips": flips_of(transform, len(size)),
+            **splits.remarks,
+        },
         task=splits.task,
     )
 
@@ -245,16 +255,24 @@ def trained_info(ckpt_dir: str, exported: str | None = None) -> ModelInfo:
 
 
 def calibration_of(
-    ckpt_dir: str, class_names: Sequence[str], task: str, exported: str | None, required: bool
+    ckpt_dir: str,
+    class_names: Sequence[str],
+    task: str,
+    exported: str | None,
+    required: bool,
+    averaged: bool = False,
 ) -> StoredCalibration:
     """Read the calibration of the weights that this run uses; see `stored_calibration`.
+
+    Of averaged predictions, only what tells unusual images holds.
 
     Raises:
         CheckpointError: it is required, and there is none for these weights.
     """
     parser = running(ConfigParser)
     given = parser is not None and _weights_are_given(parser)
-    return stored_calibration(ckpt_dir, class_names, task, exported, required, weights_given=given)
+    found = stored_calibration(ckpt_dir, class_names, task, exported, required, weights_given=given)
+    return found.for_averages() if averaged else found
 
 
 def _weights_are_given(parser: ConfigParser) -> bool:

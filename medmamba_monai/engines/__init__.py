@@ -3,6 +3,7 @@
 Configs name them. May import ``errors``; knows neither handlers, data nor metrics.
 """
 
+from medmamba_monai.engines.averaging import AveragingInferer
 from medmamba_monai.engines.balance import class_weights, evaluation_sampler, train_sampler
 from medmamba_monai.engines.compare import better_metric
 from medmamba_monai.engines.loss import MultiLabelLoss, classification_loss
@@ -15,6 +16,7 @@ from medmamba_monai.engines.seed import loader_generator, seed_everything
 from medmamba_monai.engines.step import EvaluationStep, TrainingStep
 
 __all__ = [
+    "AveragingInferer",
     "EvaluationStep",
     "MultiLabelLoss",
     "NumericsError",

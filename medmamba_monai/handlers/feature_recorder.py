@@ -25,10 +25,11 @@ class FeatureRecorder:
     Args:
         enabled: False makes it do nothing.
         file_key: key of the file names in the batch.
+        last_pass: of a batch that passes the network several times the last pass counts, not the mean.
     """
 
-    def __init__(self, enabled: bool = True, file_key: str = "file") -> None:
-        self.enabled, self.file_key = enabled, file_key
+    def __init__(self, enabled: bool = True, file_key: str = "file", last_pass: bool = False) -> None:
+        self.enabled, self.file_key, self.last_pass = enabled, file_key, last_pass
         self._tap: FeatureTap | None = None
         self._seen: dict[str, Arrays] = {}
 
@@ -59,7 +60,7 @@ class FeatureRecorder:
         self._tap = FeatureTap(unwrapped(engine.network))
 
     def _iteration_completed(self, engine: Engine) -> None:
-        logits, features = self._tap.take() if self._tap is not None else (None, None)
+        logits, features = self._tap.take(self.last_pass) if self._tap is not None else (None, None)
         if logits is None:
             raise DataError("the network was not asked", remedy="leave ood_score out with this inferer")
         for index, file in enumerate(_files(engine.state.batch, self.file_key)):

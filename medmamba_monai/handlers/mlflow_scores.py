@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["flat_scores"]
 
-LEFT_OUT = ("resampling", "undefined")  # settings and reasons, which metrics.json keeps
+LEFT_OUT = ("averaged", "resampling", "undefined")  # settings and reasons, which metrics.json keeps
 INTERVAL = "_interval"
 DEFAULT_LEVEL = 0.95
 LONGEST_NAME = 250  # what MLflow's databases hold

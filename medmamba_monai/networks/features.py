@@ -38,9 +38,14 @@ class FeatureTap:
         if isinstance(network, MedMamba):
             self._hooks.append(network.head.register_forward_pre_hook(self._before_head))
 
-    def take(self) -> tuple[Tensor | None, Tensor | None]:
-        """Logits (B, C) and features (B, D) since the last call, the mean where a batch passed several times."""
-        taken = tuple(torch.stack(found).mean(0) if found else None for found in (self._logits, self._features))
+    def take(self, last: bool = False) -> tuple[Tensor | None, Tensor | None]:
+        """Logits (B, C) and features (B, D) since the last call, the mean where a batch passed several times.
+
+        Args:
+            last: take those of the last pass in place of the mean.
+        """
+        kept = slice(-1 if last else None, None)
+        taken = tuple(torch.stack(found[kept]).mean(0) if found else None for found in (self._logits, self._features))
         self._logits, self._features = [], []
         return taken[0], taken[1]
 

@@ -136,6 +136,22 @@ def test_without_a_calibration_files_stay_and_a_reason_is_told(tmp_path: Path) -
     assert metrics["undefined"] == {"calibration": "other weights"}
 
 
+def test_averages_keep_nothing_that_was_fitted_on_single_predictions(tmp_path: Path) -> None:
+    averages = StoredCalibration(KNOWN).for_averages()
+    assert (averages.calibration, averages.averaged) == (None, True)
+    assert StoredCalibration(None).for_averages() == StoredCalibration(None)
+    with pytest.raises(CheckpointError, match="averages"):
+        TemperProbabilitiesd("pred", averages)
+    file = predictions(tmp_path)
+    before = file.read_bytes()
+    (tmp_path / "metrics.json").write_text('{"accuracy": 0.5}')
+    SafetyReport(tmp_path, averages)(Engine(lambda *_: None))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "averages" in metrics.pop("undefined")["calibration"]
+    assert metrics == {"accuracy": 0.5, "calibration": None}
+    assert file.read_bytes() == before
+
+
 def test_predictions_without_labels_get_their_column_alone(tmp_path: Path) -> None:
     predictions(tmp_path, labelled=False)
     SafetyReport(tmp_path, StoredCalibration(KNOWN), prediction_sets=True, labelled=False)(Engine(lambda *_: None))

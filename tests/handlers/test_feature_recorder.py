@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
+from monai.inferers import Inferer, SimpleInferer
 from torch import nn
 
 from medmamba_monai.errors import DataError
@@ -14,7 +17,9 @@ from medmamba_monai.handlers import FeatureRecorder
 from medmamba_monai.networks import MedMamba
 
 
-def run(network: nn.Module, recorder: FeatureRecorder, decollate: bool = True) -> torch.Tensor:
+def run(
+    network: nn.Module, recorder: FeatureRecorder, decollate: bool = True, inferer: Inferer | None = None
+) -> torch.Tensor:
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     items = [{"image": image, "label": 0, "file": f"{index}.png"} for index, image in enumerate(images)]
     SupervisedEvaluator(
@@ -23,6 +28,7 @@ def run(network: nn.Module, recorder: FeatureRecorder, decollate: bool = True) -
         network=network,
         val_handlers=[recorder],
         decollate=decollate,
+        inferer=inferer,
     ).run()
     return images
 
@@ -48,6 +54,25 @@ def test_networks_without_features_give_logits_alone() -> None:
     logits, features = recorder.of(["1.png"])
     assert logits.shape == (1, 3)
     assert features is None
+
+
+def test_the_last_pass_may_count_alone() -> None:
+    class Twice(SimpleInferer):
+        def __call__(self, inputs: Any, network: Any, *args: Any, **kwargs: Any) -> Any:
+            network(inputs * 3)
+            return network(inputs)
+
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = []
+    for recorder, inferer in (
+        (FeatureRecorder(), SimpleInferer()),
+        (FeatureRecorder(last_pass=True), Twice()),
+        (FeatureRecorder(), Twice()),
+    ):
+        run(network, recorder, inferer=inferer)
+        found.append(recorder.of(["1.png"])[0])
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_allclose(found[2], 2 * found[0], rtol=1e-6)  # the mean
 
 
 def test_switched_off_it_keeps_nothing() -> None:

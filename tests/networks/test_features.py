@@ -35,6 +35,11 @@ def test_several_passes_of_a_batch_count_as_their_mean() -> None:
     logits, _ = tap.take()
     assert logits is not None
     assert torch.allclose(logits, torch.stack(both).mean(0))
+    with torch.no_grad():
+        both = [network(images), network(images.flip(3))]
+    logits, _ = tap.take(last=True)
+    assert logits is not None
+    assert torch.equal(logits, both[1])
 
 
 def test_closing_removes_the_hooks() -> None:
