@@ -88,18 +88,27 @@ def calibrate(trained: Trained, folder: Path, numbers: range) -> None:
 
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
-    """A folder of packs, ultrasound among them, and a training that was done."""
+    """A folder of packs, ultrasound among them, a split of it, and a training that takes no time and runs once."""
     for name, count in (("ultrasound", N), ("far", N), ("alike", 3 * N), ("tiny", 3)):
         pack(tmp_path / "data" / name, count)
     trained = Trained()
-    calibrate(trained, tmp_path / "models", range(N))
+    work = tmp_path / "work" / "ultrasound"
     parts = [[{"image": f"{n}.png", "label": n % 2} for n in range(start, start + N)] for start in (100, 0, 200)]
-    listed = Datalist(["a", "b"], *parts)
-    monkeypatch.setattr(ood, "_trained", lambda pack, arguments: (trained, listed, tmp_path / "models"))
+    work.mkdir(parents=True)
+    Datalist(["a", "b"], *parts).save(work / "datalist.json")
+
+    def train(root: Path, mode: str, options: dict[str, Any]) -> None:
+        assert (root.name, mode) == ("breast_ultrasound_classification", "train")
+        assert (options["epochs"], options["image_size"], options["seed"]) == (8, 64, 0)
+        calibrate(trained, options["ckpt_dir"], range(N))  # stops where the folder exists
+
+    monkeypatch.setattr(ood, "run_mode", train)
+    monkeypatch.setattr(ood, "open_trained", lambda ckpt_dir, root: trained)
     parser = argparse.ArgumentParser()
     ood.add_arguments(parser)
     out = tmp_path / "out.csv"
-    return parser.parse_args(["--data", str(tmp_path / "data"), "--packs", "ultrasound", "--out", str(out)])
+    places = ["--data", str(tmp_path / "data"), "--work", str(tmp_path / "work"), "--out", str(out)]
+    return parser.parse_args([*places, "--packs", "ultrasound"])
 
 
 def test_every_score_tells_every_other_pack_and_a_measured_one_is_left_out(
@@ -108,6 +117,9 @@ def test_every_score_tells_every_other_pack_and_a_measured_one_is_left_out(
     ood.run(arguments)
     ood.run(arguments)
     rows = read_rows(arguments.out)
+    arguments.out.unlink()
+    ood.run(arguments)  # with the network that was kept
+    assert read_rows(arguments.out) == rows
     assert [(row["other"], row["score"]) for row in rows] == [(o, s) for o in ("alike", "far") for s in SCORES]
     assert {(row["trained_on"], row["n_in"], row["epochs"]) for row in rows} == {("ultrasound", "30", "8")}
     assert [row["n_out"] for row in rows[:: len(SCORES)]] == ["80", "30"]
@@ -124,7 +136,7 @@ def test_without_other_packs_or_a_distance_it_says_so(arguments: argparse.Namesp
         (tmp_path / "data" / name / "labels.csv").unlink()
     with pytest.raises(DataError, match="no other pack"):
         ood.run(arguments)
-    file = tmp_path / "models" / FILE_NAME
+    file = tmp_path / "work" / "ultrasound" / "models" / FILE_NAME
     file.write_text(json.dumps({**json.loads(file.read_text()), "ood": {}}))
     with pytest.raises(CheckpointError, match="no distance"):
         ood.run(arguments)
