@@ -17,6 +17,7 @@ BENCHMARKS = {
     "accuracy": "bundle-trained networks against a linear baseline on real images",
     "rivals": "our network beside MONAI's, trained alike on the same images",
     "explanations": "faithfulness of explanations of bundle-trained networks on real images",
+    "ood": "telling images of other packs from those a bundle-trained network knows, by several scores",
 }
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "SafetyReport",
     "StoredCalibration",
     "TemperProbabilitiesd",
+    "proved_calibration",
     "stored_calibration",
     "weights_digest",
 ]
@@ -130,6 +131,29 @@ def stored_calibration(
     return StoredCalibration(None, reason)
 
 
+def proved_calibration(file: Path, weights_sha256: str, class_names: Sequence[str], task: str) -> list[Path]:
+    """Prove that a calibration is of the weights it goes along with.
+
+    Args:
+        file: calibration.json.
+        weights_sha256: of the weights' file.
+        class_names: of the weights.
+        task: of the weights.
+
+    Returns:
+        The files it consists of: itself and, where it names some, its arrays beside it.
+
+    Raises:
+        CheckpointError: it is unreadable, incomplete, or of other weights, classes or another task.
+    """
+    calibration, of_weights = _read(file)
+    reason = _difference(calibration, of_weights, weights_sha256, class_names, task)
+    if reason:
+        raise CheckpointError(reason, where=str(file), remedy=f"delete it, or {HOW_TO_FIT}")
+    _unusual(calibration, file.parent)
+    return [file, file.with_name(ARRAYS_NAME)] if "reference" in calibration.ood else [file]
+
+
 def _read(file: Path) -> tuple[Calibration, str]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -177,12 +201,18 @@ def _mismatch(
         used = str(read_info(exported).extra.get("weights_sha256", ""))
         if not used:
             return "the exported file does not say which weights it has", "export the weights again"
+    reason = _difference(calibration, of_weights, used, class_names, task)
+    return reason, HOW_TO_FIT if reason else ""
+
+
+def _difference(calibration: Calibration, of_weights: str, used: str, class_names: Sequence[str], task: str) -> str:
+    """Why a calibration is not of these weights, classes and task; empty where it is."""
     if of_weights != used:
-        return f"it was fitted with other weights (sha256 {of_weights[:12]}, now {used[:12]})", HOW_TO_FIT
+        return f"it was fitted with other weights (sha256 {of_weights[:12]}, now {used[:12]})"
     if calibration.class_names != list(class_names) or calibration.task != task:
         was = f"{calibration.task}, classes {calibration.class_names}"
-        return f"it was fitted for {was}; this run is {task}, classes {list(class_names)}", HOW_TO_FIT
-    return "", ""
+        return f"it was fitted for {was}; this run is {task}, classes {list(class_names)}"
+    return ""
 
 
 class TemperProbabilitiesd(MapTransform):

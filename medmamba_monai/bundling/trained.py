@@ -9,7 +9,7 @@ from typing import Any
 from medmamba_monai.bundling.card import NO_FIGURES, NO_WEIGHTS, rewrite_card
 from medmamba_monai.bundling.layout import json_text
 from medmamba_monai.bundling.merge import read_json
-from medmamba_monai.bundling.source import METADATA
+from medmamba_monai.bundling.source import METADATA, sha256_of
 from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
@@ -29,14 +29,15 @@ def generated(info: ModelInfo) -> bool:
 
 
 def add_weights(folder: Path, weights: Path) -> ModelInfo:
-    """Copy trained weights and their description into a bundle, once they are proved to fit.
+    """Copy trained weights, their description and their calibration into a bundle, once they are proved to fit.
 
     Args:
         folder: the bundle, whose configs are those of the training.
-        weights: model.pt of a training, with model.json beside it.
+        weights: model.pt of a training, with model.json beside it; calibration.json goes along where there is one.
 
     Raises:
-        CheckpointError: something is missing, damaged, not trained or made for something else.
+        CheckpointError: something is missing, damaged, not trained or made for something else; so is a calibration
+            that was fitted with other weights.
     """
     info = ModelInfo.load(weights.parent)
     if generated(info):
@@ -44,16 +45,26 @@ def add_weights(folder: Path, weights: Path) -> ModelInfo:
     (folder / MODEL).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / MODEL)
     shutil.copyfile(weights.parent / FILE_NAME, (folder / MODEL).with_name(FILE_NAME))
+    for part in _proved_calibration(weights, info):
+        shutil.copyfile(part, (folder / MODEL).with_name(part.name))
     check_weights(folder)
     return info
 
 
+def _proved_calibration(weights: Path, info: ModelInfo) -> list[Path]:
+    """The files of the calibration beside weights; none where there is none."""
+    from medmamba_monai.bundling.calibration import FILE_NAME, proved_calibration
+
+    file = weights.with_name(FILE_NAME)
+    return proved_calibration(file, sha256_of(weights), info.class_names, info.task) if file.is_file() else []
+
+
 def check_weights(folder: Path) -> None:
-    """Prove that a bundle's models/model.pt is what its configs and model.json say.
+    """Prove that a bundle's models/model.pt is what its configs and model.json say, and its calibration theirs.
 
     Raises:
         CheckpointError: it holds more than a plain state dict, does not fit the network, is not finite, or was
-            trained with other preprocessing.
+            trained with other preprocessing; or calibration.json is unreadable, incomplete or of other weights.
     """
     import torch
     from monai.bundle import ConfigParser
@@ -73,7 +84,9 @@ def check_weights(folder: Path) -> None:
     parser["expected"] = {"digest": "$runtime.config_digest()", "channels": "@in_channels"}
     load_strictly(parser.get_parsed_content("network_def"), state, str(file))
     expected = parser.get_parsed_content("expected")
-    ModelInfo.load(file.parent).check(channels=expected["channels"], preprocessing_digest=expected["digest"])
+    info = ModelInfo.load(file.parent)
+    info.check(channels=expected["channels"], preprocessing_digest=expected["digest"])
+    _proved_calibration(file, info)
 
 
 def measured(metrics: Path, info: ModelInfo) -> dict[str, Any]:

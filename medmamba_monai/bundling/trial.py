@@ -124,7 +124,8 @@ def on_trial(bundle: Path) -> Iterator[Trial]:
         temporary = Path(name).resolve()
         origin = _unpacked(bundle, temporary / "unpacked") if bundle.suffix == ".zip" else bundle
         folder = temporary / "trial" / origin.name
-        weights = [MODEL, str(Path(MODEL).with_name(FILE_NAME)), "models/model.ts"]
+        beside = (FILE_NAME, "calibration.json", "calibration.safetensors", "model.ts")
+        weights = [MODEL, *(Path(MODEL).with_name(name).as_posix() for name in beside)]
         source.copy_release(origin, folder, [*weights, LOCK, "large_files.yml"])
         before = set(sys.modules)
         sys.path.insert(0, str(folder))

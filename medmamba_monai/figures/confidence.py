@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 from medmamba_monai.figures.style import COLOURS, GREY, Heading, new_figure
 from medmamba_monai.figures.truth import Answers, answers
 from medmamba_monai.metrics import PredictionTable
+from medmamba_monai.metrics.calibration_error import reliability_bins
 
-__all__ = ["bins_of", "reliability", "risk_coverage", "risks_of", "wilson"]
+__all__ = ["reliability", "risk_coverage", "risks_of", "wilson"]
 
 BLUE, ORANGE = COLOURS[0], COLOURS[1]
-BINS = 10
 
 
 def reliability(table: PredictionTable, metrics: Mapping[str, Any], heading: Heading) -> Figure:
     """Observed against stated confidence, with 95 % Wilson intervals, above the number of answers in each bin.
 
-    The bins are those of metrics.json where it has some, else ten of equal width.
+    The bins are those of metrics.json where it has some, else as many, of the answers given.
     """
     given = (metrics.get("reliability") or {}).get("bins")
-    bins = given or bins_of(answers(table, float(metrics.get("threshold", 0.5))))
+    bins = given or _bins(answers(table, float(metrics.get("threshold", 0.5))))
     of_presence = bool(given) and table.task == "multilabel"  # there each class's probability is what was stated
     filled = [entry for entry in bins if entry["n"]]
     error = metrics.get("ece")
@@ -78,29 +78,8 @@ def risk_coverage(table: PredictionTable, metrics: Mapping[str, Any], heading: H
     return figure
 
 
-def bins_of(given: Answers, count: int = BINS) -> list[dict[str, float]]:
-    """Bins of equal width over [0, 1]: low, high, n, mean confidence and accuracy (0 in an empty one).
-
-    Example:
-        >>> bins_of(Answers(np.array([0.9, 0.8]), np.array([True, False])), 2)[1]
-        {'low': 0.5, 'high': 1.0, 'n': 2, 'confidence': 0.85, 'accuracy': 0.5}
-    """
-    edges = np.linspace(0, 1, count + 1)
-    which = np.clip(np.digitize(given.confidence, edges[1:-1], right=True), 0, count - 1)
-    bins = []
-    for number in range(count):
-        inside = which == number
-        some = bool(inside.any())
-        bins.append(
-            {
-                "low": float(edges[number]),
-                "high": float(edges[number + 1]),
-                "n": int(inside.sum()),
-                "confidence": round(float(given.confidence[inside].mean()), 12) if some else 0.0,
-                "accuracy": float(given.correct[inside].mean()) if some else 0.0,
-            }
-        )
-    return bins
+def _bins(given: Answers) -> list[dict[str, Any]]:
+    return reliability_bins(given.confidence.clip(0, 1), given.correct)
 
 
 def risks_of(given: Answers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

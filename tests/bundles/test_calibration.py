@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medmamba_monai import cli
+from medmamba_monai.bundling.pack import pack
+from medmamba_monai.bundling.release import Release, lock_differences
 from medmamba_monai.bundling.reporting import root_cause
+from medmamba_monai.bundling.trial import on_trial
 from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.handlers.files import sha256_of
 from medmamba_monai.metrics import PredictionTable
@@ -140,3 +144,51 @@ def test_its_arrays_have_to_come_along(trained: BundleCopy, tmp_path: Path) -> N
     given = {"ckpt_dir": str(tmp_path / "models"), "output_dir": str(tmp_path)}
     assert "calibration.safetensors" in refused(CheckpointError, trained, "inference", ood_score=True, **given)
     trained.run("inference", **given)
+
+
+@pytest.fixture(scope="module")
+def released(trained: BundleCopy, tmp_path_factory: pytest.TempPathFactory) -> BundleCopy:
+    """The trained bundle, its small network in its configs, evaluated; tests must not change it."""
+    root = shutil.copytree(trained.root, tmp_path_factory.mktemp("released") / trained.root.name)
+    config = root / "configs" / "inference.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "network_def": NETWORK}))
+    bundle = BundleCopy(root, trained.data)
+    bundle.run("evaluate", datalist=datalist(bundle))
+    return bundle
+
+
+def test_it_works_from_an_unpacked_zip(released: BundleCopy, tmp_path: Path) -> None:
+    packed = pack(released.root, tmp_path, Release(released.root / "models" / "model.pt"))
+    assert {"models/calibration.json", "models/calibration.safetensors"} <= set(packed.files)
+    shutil.unpack_archive(packed.file, tmp_path / "unpacked")
+    unpacked = BundleCopy(tmp_path / "unpacked" / released.root.name, released.data)
+    assert lock_differences(unpacked.root) == []
+    with on_trial(unpacked.root) as trial:
+        assert lock_differences(trial.folder) == []
+    for bundle, name in ((released, "here"), (unpacked, "there")):
+        bundle.run("inference", output_dir=str(tmp_path / name), calibrated=True, ood_score=True)
+    assert (tmp_path / "here" / "predictions.csv").read_text() == (tmp_path / "there" / "predictions.csv").read_text()
+
+
+def test_a_released_calibration_names_no_path_of_one_machine(released: BundleCopy, tmp_path: Path) -> None:
+    shutil.copytree(released.root / "models", tmp_path / "models")
+    file = tmp_path / "models" / "calibration.json"
+    file.write_text(json.dumps({**stored(released), "remarks": ["see /home/ann/images"]}))
+    release = Release(tmp_path / "models" / "model.pt", released.root / "eval" / "metrics.json")
+    with pytest.raises(ConfigError, match=r"models/calibration\.json names /home/ann"):
+        pack(released.root, tmp_path, release)
+
+
+def test_an_exported_file_takes_the_temperature_and_tells_unusual_images_by_energy(
+    trained: BundleCopy, tmp_path: Path
+) -> None:
+    exported = tmp_path / "network.ts"
+    assert cli.main(["export", str(trained.root), "--format", "torchscript", "--output", str(exported)]) == 0
+    given = {"datalist": datalist(trained), "calibrated": True, "ood_score": True}
+    trained.run("evaluate", output_dir=str(tmp_path / "weights"), **given)
+    trained.run("evaluate", output_dir=str(tmp_path / "exported"), exported=str(exported), **given)
+    tables = [PredictionTable.read(tmp_path / name / "predictions.csv") for name in ("weights", "exported")]
+    np.testing.assert_allclose(tables[1].probabilities, tables[0].probabilities, atol=1e-4)
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("weights", "exported")]
+    assert [entry["ood"]["method"] for entry in metrics] == ["mahalanobis", "energy"]
+    assert metrics[1]["calibration"]["applied"] is True

@@ -13,10 +13,13 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from medmamba_monai.bundling.calibrate import fit_calibration
+from medmamba_monai.bundling.calibration import stored_calibration
 from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder
 from medmamba_monai.handlers.files import sha256_of
 from medmamba_monai.metrics.calibration import Calibration
+from medmamba_monai.metrics.out_of_distribution import detection_auroc
+from medmamba_monai.networks.features import FeatureTap
 
 NAMES = ["a", "b", "c"]
 
@@ -97,3 +100,30 @@ def test_other_parts_and_missing_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="criterion='accuracy'"):
         fit(Linear(), tmp_path, criterion="accuracy")
     assert not (tmp_path / "calibration.json").exists()
+
+
+class Showing(Linear):
+    """The same, showing each image's features."""
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x)
+
+
+def test_the_stored_score_tells_planted_images(tmp_path: Path) -> None:
+    kept(tmp_path)
+    fit(Showing(), tmp_path)
+    unusual = stored_calibration(str(tmp_path), NAMES, required=True).unusual
+    assert unusual is not None
+    network = Showing().eval()
+    network.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    near = torch.randn(200, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    scores = []
+    for images in (near, near + torch.tensor([2.0, -2.0, 0.0])[:, None, None]):
+        tap = FeatureTap(network)
+        with torch.no_grad():
+            network(images)
+        scores.append(unusual.score(*tap.take()))
+        tap.close()
+    assert (scores[0] > 1).mean() < 0.15
+    assert (scores[1] > 1).mean() > 0.95
+    assert detection_auroc(*scores) > 0.99

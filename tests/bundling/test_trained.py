@@ -7,11 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from medmamba_monai.bundling.calibration import ARRAYS_NAME, FILE_NAME, stored_calibration
+from medmamba_monai.bundling.source import sha256_of
 from medmamba_monai.bundling.trained import add_weights, check_weights, describe, generated, measured
 from medmamba_monai.errors import CheckpointError, ConfigError
+from medmamba_monai.metrics.calibration import Calibration
 from medmamba_monai.networks.model_info import ModelInfo
 
 
@@ -25,6 +29,54 @@ def test_weights_are_copied_unchanged_with_their_description(bundle: Path, weigh
     for name in ("model.pt", "model.json"):
         assert (bundle / "models" / name).read_bytes() == (weights.parent / name).read_bytes()
     check_weights(bundle)
+
+
+def calibrate(weights: Path) -> Path:
+    """A calibration of the weights with arrays, as training leaves it beside them."""
+    from safetensors.torch import save_file
+
+    names, n = ModelInfo.load(weights.parent).class_names, 60
+    labels = np.arange(n) % len(names)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(len(names)), n)
+    save_file({"mean": torch.zeros(4), "whitening": torch.eye(4)}, weights.with_name(ARRAYS_NAME))
+    ood = {"method": "mahalanobis", "scales": {"mahalanobis": {"median": 2.0, "to_95th_percentile": 1.0}}}
+    ood |= {"reference": ARRAYS_NAME, "reference_sha256": sha256_of(weights.with_name(ARRAYS_NAME))}
+    content = Calibration.fit(labels, probabilities, names, ood=ood).to_json()
+    file = weights.with_name(FILE_NAME)
+    file.write_text(json.dumps({"weights_sha256": sha256_of(weights), **content}))
+    return file
+
+
+def test_the_calibration_goes_along_and_can_be_used(bundle: Path, weights: Path) -> None:
+    file = calibrate(weights)
+    info = add_weights(bundle, weights)
+    for name in (FILE_NAME, ARRAYS_NAME):
+        assert (bundle / "models" / name).read_bytes() == file.with_name(name).read_bytes()
+    found = stored_calibration(str(bundle / "models"), info.class_names, required=True)
+    assert found.calibration is not None
+    assert found.unusual is not None
+
+
+def test_without_arrays_the_calibration_goes_alone(bundle: Path, weights: Path) -> None:
+    change(calibrate(weights), ood={})
+    add_weights(bundle, weights)
+    assert (bundle / "models" / FILE_NAME).is_file()
+    assert not (bundle / "models" / ARRAYS_NAME).exists()
+
+
+def test_a_calibration_of_other_weights_is_refused(bundle: Path, weights: Path) -> None:
+    file = calibrate(weights)
+    change(file, weights_sha256="0" * 64)
+    with pytest.raises(CheckpointError, match=r"run.models.calibration\.json: .*other weights.*delete it"):
+        add_weights(bundle, weights)
+    calibrate(weights)
+    change(file, class_names=["c", "b", "a"])
+    with pytest.raises(CheckpointError, match="fitted for multiclass"):
+        add_weights(bundle, weights)
+    calibrate(weights).with_name(ARRAYS_NAME).write_bytes(b"other arrays")
+    with pytest.raises(CheckpointError, match=r"calibration\.safetensors"):
+        add_weights(bundle, weights)
+    assert not (bundle / "models" / FILE_NAME).exists()
 
 
 def test_generated_weights_are_refused(bundle: Path, generated_weights: Path) -> None:

@@ -10,9 +10,10 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
 from medmamba_monai.figures import Heading
-from medmamba_monai.figures.confidence import bins_of, reliability, risk_coverage, risks_of, wilson
+from medmamba_monai.figures.confidence import reliability, risk_coverage, risks_of, wilson
 from medmamba_monai.figures.truth import answers
 from medmamba_monai.metrics import report_of
+from medmamba_monai.metrics.calibration_error import BINS
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
@@ -20,11 +21,11 @@ def test_reliability_is_the_calibration_curve(table: Any, heading: Heading, task
     given = table(["a", "b", "c"], task=task)
     found = answers(given)
     shifted = np.clip(found.confidence, None, 1 - 1e-9) - 1e-9  # scikit-learn's bins are open on the other side
-    right, sure = calibration_curve(found.correct, np.clip(shifted, 0, 1), n_bins=10)
-    axis = reliability(given, {}, heading).axes[0]
+    right, sure = calibration_curve(found.correct, np.clip(shifted, 0, 1), n_bins=BINS)
+    axis, counts = reliability(given, {}, heading).axes
     np.testing.assert_allclose(axis.lines[1].get_xdata(), sure, atol=1e-6)
     np.testing.assert_allclose(axis.lines[1].get_ydata(), right)
-    assert sum(entry["n"] for entry in bins_of(found)) == len(found.correct)
+    assert sum(bar.get_height() for bar in counts.patches) == len(found.correct)
 
 
 def test_bins_of_metrics_go_first(table: Any, heading: Heading) -> None:

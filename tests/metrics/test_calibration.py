@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from medmamba_monai.errors import CheckpointError
+from medmamba_monai.metrics import report_of
 from medmamba_monai.metrics.calibration import Calibration, calibration_error
 from medmamba_monai.metrics.calibration_error import BINS
 
@@ -112,3 +113,12 @@ def test_the_calibration_error_is_the_sum_over_bins() -> None:
         if inside.any():
             total += inside.mean() * abs(right[inside].mean() - sure[inside].mean())
     assert calibration_error(labels, probabilities) == pytest.approx(total)
+
+
+def test_metrics_json_states_one_calibration_error() -> None:
+    """That of the report of all metrics and the one before the temperature are the same number."""
+    labels, probabilities = world(200, 4)
+    names = [str(number) for number in range(probabilities.shape[1])]
+    found = Calibration.fit(labels, probabilities, names).report(labels, probabilities)
+    expected = report_of("multiclass")(labels, probabilities, names, resamples=0)["ece"]
+    assert found["calibration"]["ece_before"] == pytest.approx(expected, abs=1e-12)
