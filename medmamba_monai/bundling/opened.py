@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.transforms import Compose, SpatialResample
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -47,7 +47,10 @@ class PreparedImage:
     _transforms: Compose
 
     def to_file(self, maps: Tensor) -> NDArray[np.float32]:
-        """Bring maps back into the pixels of the file: spatial steps of the preprocessing are undone by MONAI.
+        """Bring maps back into the pixels of the file.
+
+        In two dimensions MONAI undoes the spatial steps of the preprocessing; volumes go by their affines, which every
+        step keeps, and are 0 outside of what the network saw.
 
         Args:
             maps: (K, *spatial), in the pixels of ``tensor``.
@@ -56,6 +59,10 @@ class PreparedImage:
             (K, *size).
         """
         moved = MetaTensor(maps.detach().float().cpu(), meta=dict(self._tracked.meta))
+        if maps.ndim == 4:
+            back = SpatialResample(mode="bilinear", padding_mode="zeros")
+            volume = back(moved, dst_affine=torch.as_tensor(self.affine), spatial_size=self.picture.shape[1:])
+            return np.asarray(torch.as_tensor(volume).numpy(), dtype=np.float32)
         moved.applied_operations = list(self._tracked.applied_operations)
         undone = self._transforms.inverse({"image": moved})["image"]
         return np.asarray(undone.as_tensor().numpy(), dtype=np.float32)
