@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -136,7 +137,8 @@ def _page(arguments: argparse.Namespace, budget: Budget) -> str:
         f"weights. {_tried(budget.candidates)}"
     )
     command = (
-        f"python -m medmamba_monai.benchmarks rivals --data DIR --packs {' '.join(arguments.packs)} --seeds "
+        f"python -m medmamba_monai.benchmarks rivals --data DIR --packs {' '.join(arguments.packs)} "
+        f"--networks {shlex.join(arguments.networks)} --seeds "
         f"{' '.join(map(str, arguments.seeds))} --image_size {budget.image_size} --epochs {budget.epochs} "
         f"--candidates {budget.candidates}"
     )
