@@ -40,6 +40,7 @@ OWN_KEYS = frozenset(
 
 NEUTRAL = frozenset(
     {"device", "num_workers", "cache_rate", "cache_num", "progress", "mlflow", "tracking_uri", "experiment_name"}
+    | {"report", "explain_examples", "log_model", "system_metrics"}
 )
 """What may change when a command is repeated: it has no influence on what is computed."""
 

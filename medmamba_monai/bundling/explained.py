@@ -50,7 +50,8 @@ def names_of(flags: Sequence[bool], class_names: Sequence[str]) -> str:
         >>> names_of([True, False, True], ["cyst", "mass", "scar"]), names_of([False], ["cyst"])
         ('cyst|scar', 'No Finding')
     """
-    return SEPARATOR.join(name for name, flag in zip(class_names, flags, strict=True) if flag) or NO_FINDING
+    found = SEPARATOR.join(name for name, flag in zip(class_names, flags, strict=True) if flag)
+    return found or ("" if NO_FINDING in class_names else NO_FINDING)
 
 
 def in_file(prepared: PreparedImage, explanation: Explanation, number: int = 0) -> list[NDArray[np.float32]]:

@@ -99,6 +99,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "flag or path": ("true, false or a path", lambda value: isinstance(value, bool) or _is_text(value)),
     "count": ("a whole number of at least 1", lambda value: _is_whole(value, 1)),
     "whole": ("a whole number of at least 0", lambda value: _is_whole(value, 0)),
+    "open share": ("a number above 0 and below 1", lambda value: _is_number(value) and 0 < value < 1),
     "rate": ("a number above 0", lambda value: _is_number(value) and value > 0),
     "amount": ("a number of at least 0", lambda value: _is_number(value) and value >= 0),
     "fraction": ("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1),
@@ -259,7 +260,7 @@ KEYS = (
     ),
     Key(
         "conformal_alpha",
-        "rate",
+        "open share",
         "share of prediction sets that may lack the true class, below 1; used when calibration.json is fitted",
     ),
     Key("calibrated", "flag", "give predictions the temperature that was fitted on the validation part"),

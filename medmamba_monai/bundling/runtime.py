@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -375,7 +376,13 @@ def recorded_config() -> dict[str, Any]:
         if key not in skipped:
             is_expression = isinstance(value, str) and value[:1] in ("$", "@")
             record[key] = _plain(parser.get_parsed_content(key)) if key in names and is_expression else value
-    return record
+    return _without_password(record)
+
+
+def _without_password(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without user and password in the address of the tracking server: records are read by others."""
+    uri = config.get("tracking_uri")
+    return config | ({"tracking_uri": re.sub(r"(?<=://)[^/@]*@", "", uri)} if isinstance(uri, str) else {})
 
 
 def save_config(output_dir: str, name: str, wanted: bool | str | None = True) -> None:
@@ -390,7 +397,7 @@ def save_config(output_dir: str, name: str, wanted: bool | str | None = True) ->
         return
     file = Path(wanted) if isinstance(wanted, str) else Path(output_dir) / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {key: value for key, value in _parser().get().items() if key != "_meta_"}
+    content = _without_password({key: value for key, value in _parser().get().items() if key != "_meta_"})
     temporary = file.with_name(f".{file.name}.new")
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
     temporary.write_text(text + "\n", encoding="utf-8")

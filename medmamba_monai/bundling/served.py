@@ -98,7 +98,8 @@ class ServedModel:
         names = self.trained.class_names
         if not self.several:
             return names[max(range(len(row)), key=row.__getitem__)]
-        return SEPARATOR.join(n for n, value in zip(names, row, strict=True) if value >= THRESHOLD) or NO_FINDING
+        found = SEPARATOR.join(n for n, value in zip(names, row, strict=True) if value >= THRESHOLD)
+        return found or ("" if NO_FINDING in names else NO_FINDING)
 
 
 @contextmanager

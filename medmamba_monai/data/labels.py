@@ -16,6 +16,9 @@ from medmamba_monai.errors import ConfigError, DataError
 
 __all__ = ["check_class_names", "rename_and_drop", "resolve_class_names"]
 
+RESERVED = frozenset({"file", "group", "label", "prediction", "prediction_set", "ood_score", "fold"})
+"""Columns of predictions.csv that classes' names may not repeat."""
+
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
     """Class names as a list.
@@ -98,6 +101,7 @@ def resolve_class_names(
         _refuse_several(names, found)
     else:
         _refuse_separator(names)
+    _refuse_columns(names)
     if len(names) < 2:
         raise DataError(
             f"there is one class only: {names[0]!r}" if names else "there is no class",
@@ -106,6 +110,16 @@ def resolve_class_names(
             "give that folder as dataset_dir",
         )
     return names
+
+
+def _refuse_columns(names: Sequence[str]) -> None:
+    """A class whose column of probabilities would have another column's name could never be evaluated."""
+    for name in names:
+        if name in RESERVED:
+            raise DataError(
+                f"class {name!r} has the name of a column of predictions.csv",
+                remedy=f"rename it; {', '.join(sorted(RESERVED))} are taken",
+            )
 
 
 def _refuse_several(names: Sequence[str], found: Mapping[str, Entry]) -> None:

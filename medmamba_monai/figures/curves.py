@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from medmamba_monai.errors import DataError
 from medmamba_monai.figures.style import COLOURS, GREY, new_figure, shortened
+from medmamba_monai.metrics import score_mode
 
 __all__ = ["best_epoch", "curves"]
 
@@ -59,13 +60,14 @@ def best_epoch(history: Sequence[Row]) -> tuple[str, int, float] | None:
         >>> best_epoch([{"epoch": 1, "val_auc": 0.7}, {"epoch": 2, "val_auc": 0.6}])
         ('val_auc', 1, 0.7)
     """
-    names = [column for row in history for column in row if column.startswith("val_") and "loss" not in column]
+    names = [column for row in history for column in row if column.startswith("val_") and column != "val_loss"]
     if not names:
         return None
     values = _values(history, names[0])
     if np.isnan(values).all():
         return None
-    index = int(np.nanargmax(values))
+    pick = np.nanargmin if score_mode(names[0].removeprefix("val_")) == "min" else np.nanargmax
+    index = int(pick(values))
     return names[0], int(history[index]["epoch"] or 0), float(values[index])
 
 
@@ -78,7 +80,8 @@ def _scores(axis: Axes, history: Sequence[Row], scores: Sequence[str]) -> None:
     best = best_epoch(history)
     if best is not None:
         axis.axvline(best[1], color=GREY, linewidth=1, linestyle=":")
-        axis.plot([best[1]], [best[2]], "o", color=colours[best[0].removeprefix("val_")], markersize=7, mfc="white")
+        if best[0] in scores:  # a loss is drawn above
+            axis.plot([best[1]], [best[2]], "o", color=colours[best[0].removeprefix("val_")], markersize=7, mfc="white")
         axis.set_title(f"kept: epoch {best[1]}, {best[0]} {best[2]:.3f}", fontsize=9, loc="right", color=GREY)
     axis.set_ylabel("score")
     _legend(axis, scores)

@@ -194,6 +194,11 @@ class MLflowTracker:
         self.run_id = getattr(engine.state, "mlflow_run_id", None)
         self.params |= {"max_epochs": engine.state.max_epochs, "epoch_length": engine.state.epoch_length}
         if self.run_id is not None:
+            run = self._client.find("get_run", self.run_id)
+            if not self._client.paused and (run is None or run.info.lifecycle_stage != "active"):
+                logger.warning("the run %s of this training is not in the store: a new one begins", self.run_id)
+                self.run_id = engine.state.mlflow_run_id = None
+        if self.run_id is not None:
             self._client.call("update_run", self.run_id, status="RUNNING")
             self._log_params()
             self._sample_system()

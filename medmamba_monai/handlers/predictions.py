@@ -241,7 +241,8 @@ class PredictionWriter:
         if isinstance(label, int):
             return self.class_names[label]
         names = [name for name, flag in zip(self.class_names, label, strict=True) if flag]
-        return SEPARATOR.join(names) or NO_FINDING
+        # a class of that name keeps it for itself; then no class at all is an empty cell
+        return SEPARATOR.join(names) or ("" if NO_FINDING in self.class_names else NO_FINDING)
 
 
 def _decollated(batch: Any) -> list[Mapping[str, Any]]:

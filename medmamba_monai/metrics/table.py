@@ -87,7 +87,8 @@ def _label(text: str, names: list[str], task: str, where: str) -> int | list[int
         if text not in names:
             raise DataError(f"label '{text}' is none of the classes {names}", where=where)
         return names.index(text)
-    found = set() if text == NO_FINDING else set(text.split(SEPARATOR))
+    nothing = text == "" or (text == NO_FINDING and NO_FINDING not in names)
+    found = set() if nothing else set(text.split(SEPARATOR))
     if not found <= set(names):
         raise DataError(f"label '{text}' names none of the classes {names}", where=where)
     return [int(name in found) for name in names]

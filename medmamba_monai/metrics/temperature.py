@@ -64,6 +64,7 @@ def fit_temperature(labels: Any, probabilities: Any, task: str = "multiclass") -
         ConfigError: an unknown task.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
 
     values = np.asarray(probabilities, dtype=np.float64)
     truth = check_labels(labels, values, task)
@@ -73,7 +74,12 @@ def fit_temperature(labels: Any, probabilities: Any, task: str = "multiclass") -
     low, high = (math.log(bound) for bound in BOUNDS)
 
     def loss(log_temperature: float) -> float:
-        return negative_log_likelihood(truth, _scaled(logits, math.exp(-log_temperature), task), task)
+        # of logits, not of clipped probabilities: clipping would make confident errors free and the loss bimodal
+        scaled = logits * math.exp(-log_temperature)
+        if task == "multilabel":
+            return float(np.logaddexp(0.0, np.where(truth == 1, -scaled, scaled)).mean())
+        right = np.take_along_axis(scaled, truth[:, None], axis=1)[:, 0]
+        return float((logsumexp(scaled, axis=1) - right).mean())
 
     best = float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-7}).x)
     return None if min(best - low, high - best) < 1e-3 else math.exp(best)

@@ -79,3 +79,8 @@ def test_the_separator_of_findings_is_no_part_of_a_name() -> None:
         resolve_class_names(_entries("a", "a|b"), None)
     with pytest.raises(ConfigError, match=r"class name 'a\|b' has a \|"):
         resolve_class_names(_with_findings("a", "b"), ["a|b", "a", "b"], allow_missing=True)
+
+
+def test_names_of_columns_are_refused_before_anything_is_trained() -> None:
+    with pytest.raises(DataError, match="'fold' has the name of a column of predictions.csv"):
+        resolve_class_names(_entries("fold", "normal"), None)

@@ -40,3 +40,11 @@ def test_one_epoch_without_scores_and_none() -> None:
     assert len(curves([{"epoch": 1.0, "train_loss": 1.0}], "a").axes) == 1
     with pytest.raises(DataError, match="no epochs"):
         curves([], "a")
+
+
+def test_of_a_loss_the_smallest_value_is_the_best() -> None:
+    rows = [{"epoch": 1, "val_brier": 0.9, "val_auc": 0.9}, {"epoch": 2, "val_brier": 0.2, "val_auc": 0.8}]
+    assert best_epoch(rows) == ("val_brier", 2, 0.2)
+    rows = [{"epoch": 1, "val_log_loss": 0.4}, {"epoch": 2, "val_log_loss": 0.6}]
+    assert best_epoch(rows) == ("val_log_loss", 1, 0.4)
+    curves(rows, "data")

@@ -65,3 +65,10 @@ def test_wrong_tables_are_refused(change: tuple[str, str], reason: str, tmp_path
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="evaluate or predict first"):
         PredictionTable.read(tmp_path / "predictions.csv")
+
+
+def test_a_class_named_no_finding_keeps_its_labels(tmp_path: Path) -> None:
+    text = "file,label,prediction,No Finding,x\na.png,No Finding,x,0.9,0.1\nb.png,,x,0.9,0.8\nc.png,x,x,0.9,0.8\n"
+    table = PredictionTable.read(written(tmp_path, text), task="multilabel")
+    assert table.labels is not None
+    np.testing.assert_array_equal(table.labels, [[1, 0], [0, 0], [0, 1]])

@@ -70,3 +70,16 @@ def test_mistakes_are_refused() -> None:
             check_labels(labels, np.full((2, 2), 0.5), "multiclass")
     with pytest.raises(DataError):
         check_labels([[0, 2], [0, 0]], np.full((2, 2), 0.5), "multilabel")
+
+
+def test_confident_errors_do_not_pull_the_temperature_down() -> None:
+    """2 % of the answers are wrong by a logit of 9: the loss, taken without clipping, has its minimum near 1."""
+    generator = np.random.default_rng(0)
+    truth = np.ones((5000, 2), dtype=int)
+    logits = generator.normal(3, 1, truth.shape)
+    logits[generator.random(truth.shape) < 0.02] = -9.0
+    found = fit_temperature(truth, 1 / (1 + np.exp(-logits)), "multilabel")
+    grid = np.exp(np.linspace(-2, 2, 801))
+    losses = [np.logaddexp(0, -logits / temperature).mean() for temperature in grid]
+    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
+    assert found > 0.9
