@@ -35,6 +35,7 @@ def running(arguments: Sequence[str], folder: Path, health: str, environment: di
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "OMP_NUM_THREADS": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),  # it calls uvicorn
     }
     with log.open("wb") as stream:
         server = subprocess.Popen(
@@ -45,7 +46,8 @@ def running(arguments: Sequence[str], folder: Path, health: str, environment: di
             _wait(server, address + health, log)
             yield address
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
             try:
                 server.wait(20)
             except subprocess.TimeoutExpired:

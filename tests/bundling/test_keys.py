@@ -16,6 +16,7 @@ GOOD_AND_BAD: dict[str, tuple[list[Any], list[Any]]] = {
     "flag or path": ([True, "x.pt"], ["", 2, None]),
     "count": ([1, 50], [0, -1, 1.0, "3", True, None]),
     "whole": ([0, 4], [-1, 0.5, False]),
+    "open share": ([0.05, 0.5], [0, 1, 10, -0.1, float("nan"), "0.1", True]),
     "rate": ([0.1, 3], [0, -1, float("inf"), float("nan"), "0.1", True]),
     "amount": ([0, 0.05], [-0.1, float("nan")]),
     "fraction": ([0, 0.999], [1, -0.1]),
