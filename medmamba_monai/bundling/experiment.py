@@ -303,6 +303,12 @@ def _content(bundle: Path, files: Sequence[Path], overrides: Mapping[str, Any]) 
         }
     except Exception as error:
         reason = root_cause(error)
+        if reason is None and isinstance(error, (OSError, ValueError, KeyError, IndexError)):
+            raise ConfigError(
+                f"the bundle's config cannot be read with these files and keys: {error}",
+                where=str(bundle),
+                remedy="check --config_file and keys with # or ::",
+            ) from error
         if reason is None or reason is error:
             raise
         raise reason from error

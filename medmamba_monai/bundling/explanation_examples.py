@@ -5,8 +5,8 @@ Imports explain, handlers and metrics; draws with matplotlib.
 
 from __future__ import annotations
 
+import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ __all__ = ["ERROR", "RIGHT", "Example", "ExplanationExamples", "choose_examples"
 
 ERROR, RIGHT = "most confident error", "correct"
 FOLDER = "explanations"
+KEPT_INDEX_NAME = "index_asked_for.json"
 
 logger = logging.getLogger(__name__)
 
@@ -117,17 +118,17 @@ class ExplanationExamples:
         if not is_rank_zero():
             return
         folder = self.output_dir / FOLDER
-        if (folder / INDEX_NAME).is_file():
-            shutil.rmtree(folder)
+        _remove_examples(folder)
         if self.count == 0:
             return
         table = PredictionTable.read(self.output_dir / PREDICTIONS_NAME, self.task)
         network = unwrapped(self.network)
         method = "scan" if isinstance(network, MedMamba) else "occlusion"
         require_writable(folder)
+        taken = [{"overlay": file.name} for file in folder.glob("*.png")] if folder.is_dir() else []
         items: list[dict[str, Any]] = []
         for example in choose_examples(table, self.count):
-            items.append(self._drawn(network, method, table, example, folder, items))
+            items.append(self._drawn(network, method, table, example, folder, [*taken, *items]))
         write_json(folder / INDEX_NAME, {"method": method, "items": items})
         logger.info("explained %d images by %s in %s", len(items), METHODS[method].title, folder)
 
@@ -158,6 +159,26 @@ class ExplanationExamples:
             "overlay": f"{stem}.png",
             "why": example.why,
         }
+
+
+def _remove_examples(folder: Path) -> None:
+    """Remove what an earlier evaluation drew; what was asked for by the command stays, its index under another name."""
+    index = folder / INDEX_NAME
+    if not index.is_file():
+        return
+    try:
+        items = json.loads(index.read_text(encoding="utf-8"))["items"]
+        drawn = [Path(str(item["overlay"])).name for item in items if item.get("why") in (ERROR, RIGHT)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        items, drawn = [None], []
+    for name in drawn:
+        (folder / name).unlink(missing_ok=True)
+    if len(drawn) == len(items):
+        index.unlink()
+    else:
+        index.replace(folder / KEPT_INDEX_NAME)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _decisions(table: PredictionTable, row: int) -> tuple[list[bool], list[bool]]:

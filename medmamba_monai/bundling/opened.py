@@ -123,6 +123,18 @@ def read_prepared(preprocessing: Compose, path: str) -> PreparedImage:
     return PreparedImage(tensor, shown, affine, tracked, Compose(kept))
 
 
+def _usable(device: str) -> str:
+    """The device, if tensors can be made there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{device!r} cannot be used: {reason}", where="device", remedy="cpu, cuda or cuda:1"
+        ) from error
+    return device
+
+
 class _clear_errors:
     """Turn MONAI's wrapping of an error of this package back into that error."""
 
@@ -195,7 +207,7 @@ def open_trained(
     info = ModelInfo.load(weights)
     overrides: dict[str, Any] = {**(settings or {}), "ckpt_dir": str(weights), "bundle_root": str(root.absolute())}
     if device is not None:
-        overrides["device"] = device
+        overrides["device"] = _usable(device)
     with _clear_errors():
         workflow = ConfigWorkflow(
             str(root / "configs" / "inference.json"), workflow_type="infer", logging_file=False, **overrides

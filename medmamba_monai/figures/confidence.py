@@ -13,6 +13,7 @@ from medmamba_monai.figures.style import COLOURS, GREY, Heading, new_figure
 from medmamba_monai.figures.truth import Answers, answers
 from medmamba_monai.metrics import PredictionTable
 from medmamba_monai.metrics.calibration_error import reliability_bins
+from medmamba_monai.metrics.referral import confidence_and_error
 
 __all__ = ["reliability", "risk_coverage", "risks_of", "wilson"]
 
@@ -63,13 +64,15 @@ def risk_coverage(table: PredictionTable, metrics: Mapping[str, Any], heading: H
     axis = figure.subplots()
     axis.plot(coverage, risk, color=BLUE, drawstyle="steps-post", label="least sure answers referred first")
     axis.axhline(error, color=GREY, linestyle=":", linewidth=1, label=f"referred at random: {error:.1%} wrong")
-    best = np.clip((np.arange(1, len(given.correct) + 1) - given.correct.sum()), 0, None)
-    places = np.arange(1, len(given.correct) + 1) / len(given.correct)
-    axis.plot(places, best / (places * len(given.correct)), color=ORANGE, linestyle="--", linewidth=1.2)
+    # metrics.json's curve is of images, with several labels of the share of their answers that is wrong
+    wrong = confidence_and_error(table.labels, table.probabilities, table.task)[1] if curve else ~given.correct
+    fewest = np.sort(np.asarray(wrong, dtype=np.float64)).cumsum()
+    kept = np.arange(1, len(fewest) + 1)
+    axis.plot(kept / len(fewest), fewest / kept, color=ORANGE, linestyle="--", linewidth=1.2)
     axis.lines[-1].set_label("every error referred first: the best possible")
     axis.set_xlim(0, 1.01)
     axis.set_ylim(0, max(0.05, 1.08 * float(np.nanmax(risk[coverage >= 0.1], initial=error))))
-    axis.set_xlabel("share of " + ("answers" if table.task == "multilabel" else "images") + " kept")
+    axis.set_xlabel("share of " + ("answers" if table.task == "multilabel" and not curve else "images") + " kept")
     axis.set_ylabel("share of wrong answers among them")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

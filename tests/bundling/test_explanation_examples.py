@@ -11,7 +11,13 @@ import torch
 from ignite.engine import Engine
 from PIL import Image
 
-from medmamba_monai.bundling.explanation_examples import ERROR, RIGHT, ExplanationExamples, choose_examples
+from medmamba_monai.bundling.explanation_examples import (
+    ERROR,
+    RIGHT,
+    ExplanationExamples,
+    _remove_examples,
+    choose_examples,
+)
 from medmamba_monai.bundling.opened import open_trained
 from medmamba_monai.metrics import PredictionTable
 
@@ -90,3 +96,23 @@ def test_other_networks_are_explained_by_occlusion(evaluated: ExplanationExample
     evaluated.network = Other()
     evaluated(Engine(lambda engine, batch: None))
     assert json.loads((evaluated.output_dir / "explanations" / "index.json").read_text())["method"] == "occlusion"
+
+
+def test_what_was_asked_for_by_hand_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "explanations"
+    folder.mkdir()
+    items = [{"overlay": "mine.png", "why": "asked for"}, {"overlay": "old.png", "why": ERROR}]
+    (folder / "index.json").write_text(json.dumps({"method": "scan", "items": items}))
+    for item in items:
+        (folder / item["overlay"]).touch()
+    _remove_examples(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["index_asked_for.json", "mine.png"]
+
+
+def test_nothing_is_left_of_an_earlier_evaluation(tmp_path: Path) -> None:
+    folder = tmp_path / "explanations"
+    folder.mkdir()
+    (folder / "index.json").write_text(json.dumps({"items": [{"overlay": "old.png", "why": RIGHT}]}))
+    (folder / "old.png").touch()
+    _remove_examples(folder)
+    assert not folder.exists()

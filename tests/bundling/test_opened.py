@@ -80,3 +80,9 @@ def test_places_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     (tmp_path / "models" / "model.pt").touch()
     with pytest.raises(ConfigError, match="--bundle"):
         find_places(tmp_path / "models")
+
+
+def test_a_device_that_is_not_there_is_refused(bundle: Path, weights: Path) -> None:
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"'{device}' cannot be used"):
+            open_trained(weights.parent, bundle, device=device)
