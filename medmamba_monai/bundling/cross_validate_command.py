@@ -86,17 +86,16 @@ def run(arguments: argparse.Namespace) -> int:
             experiment.settings["tracking_uri"] if experiment.settings["mlflow"] else None,
             str(experiment.settings["experiment_name"]),
             f"{experiment.bundle.name}, {protocol_text(protocol.to_json())}",
-            {"bundle": experiment.bundle.name, **experiment.options, **protocol.to_json()},
+            {"bundle": experiment.bundle.name, **experiment.recorded, **protocol.to_json()},
         )
-        parent.begin()
         status = "FAILED"
         try:
             report = cross_validate(experiment, protocol, parent, live.tell, live.show)
             parent.log(_tracked(report))
             status = "FINISHED"
-        except Interrupted as reason:
+        except (Interrupted, KeyboardInterrupt) as reason:
             status = "KILLED"
-            live.tell(f"{reason}", seconds=False)
+            live.tell(str(reason) or "stopped; the same command goes on from here", seconds=False)
             return INTERRUPTED
         finally:
             names = ("metrics.json", "predictions.csv", "runs.csv", "plan.json")

@@ -146,7 +146,7 @@ def cross_validate(
     Args:
         experiment: the bundle.
         protocol: folds and seeds.
-        parent: MLflow run that the others are shown under, begun.
+        parent: MLflow run that the others are shown under; begun here, once the plan is not refused.
         tell: called with a line for each finished training.
         show: called with what changes while one is at work.
 
@@ -159,6 +159,7 @@ def cross_validate(
     """
     datalists = deal(experiment, protocol)
     settle_plan(experiment, protocol, datalists)
+    parent.begin()
     tables, leakage = {}, None
     for training in trainings(experiment, protocol, datalists):
         before = finished(training.place.log("evaluate"))

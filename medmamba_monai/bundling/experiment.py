@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medmamba_monai.bundling.reporting import root_cause
+from medmamba_monai.bundling.source import sha256_of
 from medmamba_monai.bundling.splits import Splits
 from medmamba_monai.bundling.subprocesses import (
     INTERRUPTED,
@@ -102,6 +103,11 @@ class Experiment:
     config: Mapping[str, Any] = field(default_factory=dict)
     held: Sequence[int] = field(default=())
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The options for the record, without the tracking server's address: it may hold a password."""
+        return {key: value for key, value in self.options.items() if key != "tracking_uri"}
+
     def place_list(self, place: RunPlace) -> None:
         """Give a run what is known of copies among the images, lest each run read all of them again."""
         known = Path(self.splits.output_dir) / CACHE_NAME
@@ -121,9 +127,19 @@ class Experiment:
         options = {key: value for key, value in sorted(self.options.items()) if key not in NEUTRAL}
         content = {"format": PLAN_FORMAT, "bundle": self.bundle.name, **plan, "options": options}
         content = json.loads(json.dumps({**content, "config_files": self.further}, default=str))
+        used = [self.bundle / "configs" / f"{name}.json" for name in ("train", "evaluate")] + list(self.further)
+        content["contents"] = {file.name: sha256_of(file) for file in used if file.is_file()}
         file = self.folder / PLAN_NAME
         if file.is_file():
             earlier = json.loads(file.read_text(encoding="utf-8"))
+            before = earlier.setdefault("contents", content["contents"])
+            edited = [name for name, digest in before.items() if content["contents"].get(name) != digest]
+            if edited:
+                raise ConfigError(
+                    f"{edited[0]} was changed since, so its runs would not be alike",
+                    where=str(file),
+                    remedy="restore it to go on, or choose another --output_dir",
+                )
             changed = [key for key in {**earlier, **content} if earlier.get(key) != content.get(key)]
             if changed:
                 raise ConfigError(

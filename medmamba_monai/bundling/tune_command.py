@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings["tracking_uri"] if settings["mlflow"] else None,
             str(settings["experiment_name"]),
             f"{experiment.bundle.name}, tuning",
-            {"bundle": experiment.bundle.name, **experiment.options, **plan},
+            {"bundle": experiment.bundle.name, **experiment.recorded, **plan},
         )
         parent.begin()
         status = "FAILED"

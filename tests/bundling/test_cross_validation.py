@@ -99,6 +99,16 @@ def test_another_protocol_does_not_mix_with_what_is_there(
     assert len(runs.asked) == 6
 
 
+def test_an_edited_config_does_not_mix_with_what_is_there(
+    tmp_path: Path, runs: FakeRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tmp_path, Protocol(3, [0]))
+    monkeypatch.setattr(experiment_module, "sha256_of", lambda file: f"edited {file.name}")
+    with pytest.raises(ConfigError, match=r"train\.json was changed since.*another --output_dir"):
+        go(tmp_path, Protocol(3, [0]))
+    assert len(runs.asked) == 6
+
+
 def test_changed_data_are_noticed(tmp_path: Path, runs: FakeRuns) -> None:
     go(tmp_path, Protocol(3, [0]))
     table = tmp_path / "data" / "labels.csv"
