@@ -99,11 +99,12 @@ def test_another_protocol_does_not_mix_with_what_is_there(
     assert len(runs.asked) == 6
 
 
-def test_an_edited_config_does_not_mix_with_what_is_there(
-    tmp_path: Path, runs: FakeRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edited_config_does_not_mix_with_what_is_there(tmp_path: Path, runs: FakeRuns) -> None:
+    config = tmp_path / "bundle" / "configs" / "train.json"
+    config.parent.mkdir(parents=True)
+    config.write_text('{"learning_rate": 0.001}')
     go(tmp_path, Protocol(3, [0]))
-    monkeypatch.setattr(experiment_module, "sha256_of", lambda file: f"edited {file.name}")
+    config.write_text('{"learning_rate": 0.01}')
     with pytest.raises(ConfigError, match=r"train\.json was changed since.*another --output_dir"):
         go(tmp_path, Protocol(3, [0]))
     assert len(runs.asked) == 6
