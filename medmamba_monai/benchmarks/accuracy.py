@@ -13,6 +13,7 @@ import shlex
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from ..metrics import classification_report
 from . import linear
 from .machine import append_rows, describe, read_rows
 
-__all__ = ["FRACTIONS", "RECIPES", "Recipe", "add_arguments", "run", "run_mode"]
+__all__ = ["RECIPES", "Recipe", "add_arguments", "draw_parts", "run", "run_mode"]
 
 RESAMPLES = 2000
 FRACTIONS = (0.55, 0.2, 0.25)
@@ -65,13 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     done = {(row["pack"], row["model"], row["seed"]) for row in read_rows(arguments.out)}
     for pack in arguments.packs:
         folder = (arguments.data / pack).resolve()
-        datalist = build_datalist(
-            folder,
-            seed=0,
-            fractions=FRACTIONS,
-            exclude_classes=list(RECIPES[pack].exclude),
-            find_copies=partial(find_duplicates, folder),
-        )
+        datalist = draw_parts(folder, RECIPES[pack].exclude)
         if (pack, BASELINE, "0") not in done:
             append_rows(arguments.out, [_baseline(pack, folder, datalist)])
         for seed in arguments.seeds:
@@ -80,6 +75,17 @@ def run(arguments: argparse.Namespace) -> None:
     summary = arguments.out.with_suffix(".md")
     summary.write_text(_summary(read_rows(arguments.out), arguments), encoding="utf-8")
     print(summary.read_text(encoding="utf-8"))
+
+
+def draw_parts(folder: Path, exclude: Sequence[str] = ()) -> Datalist:
+    """Deal the images of a pack into the parts that all benchmarks share, without copies in two of them.
+
+    Args:
+        folder: of the pack, with labels.csv.
+        exclude: classes left out.
+    """
+    copies = partial(find_duplicates, folder)
+    return build_datalist(folder, seed=0, fractions=FRACTIONS, exclude_classes=list(exclude), find_copies=copies)
 
 
 def _row(

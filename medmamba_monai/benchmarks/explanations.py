@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ..bundling.opened import TrainedBundle, open_trained
-from ..data import Datalist, build_datalist, find_duplicates
+from ..data import Datalist
 from ..explain import deletion_insertion, explain, rank_correlation, with_random_weights
 from ..explain.baselines import centre_maps, contrast_maps, random_maps
 from ..explain.passes import require_medmamba
-from .accuracy import FRACTIONS, run_mode
+from .accuracy import draw_parts, run_mode
 from .machine import append_rows, describe, read_rows
 
 __all__ = ["RECIPES", "Recipe", "add_arguments", "run"]
@@ -75,10 +75,7 @@ def _trained(pack: str, arguments: argparse.Namespace) -> tuple[TrainedBundle, D
     listed = work / "datalist.json"
     if not listed.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        copies = partial(find_duplicates, folder)
-        build_datalist(
-            folder, seed=0, fractions=FRACTIONS, exclude_classes=list(recipe.exclude), find_copies=copies
-        ).save(listed)
+        draw_parts(folder, recipe.exclude).save(listed)
     if not (work / "models" / "model.pt").is_file():
         options = {"dataset_dir": folder, "datalist": listed, "ckpt_dir": work / "models", "output_dir": work / "eval"}
         training = {"image_size": recipe.image_size, "epochs": recipe.epochs, "seed": 0}

@@ -11,7 +11,6 @@ import argparse
 import csv
 import statistics
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +20,11 @@ import torch
 
 from ..bundling.calibration import stored_calibration
 from ..bundling.opened import TrainedBundle, open_trained
-from ..data import Datalist, build_datalist, find_duplicates
+from ..data import Datalist
 from ..errors import CheckpointError, DataError
 from ..metrics.out_of_distribution import detection_auroc, energy
 from ..networks.features import FeatureTap
-from .accuracy import FRACTIONS, run_mode
+from .accuracy import draw_parts, run_mode
 from .machine import append_rows, describe, read_rows
 
 __all__ = ["RECIPES", "SCORES", "Looks", "Recipe", "add_arguments", "distance_to_neighbour", "run", "table"]
@@ -128,10 +127,7 @@ def _trained(pack: str, arguments: argparse.Namespace) -> tuple[TrainedBundle, D
     listed, ckpt_dir = work / "datalist.json", work / "models"
     if not listed.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        copies = partial(find_duplicates, folder)
-        build_datalist(
-            folder, seed=0, fractions=FRACTIONS, exclude_classes=list(recipe.exclude), find_copies=copies
-        ).save(listed)
+        draw_parts(folder, recipe.exclude).save(listed)
     if not (ckpt_dir / "calibration.json").is_file():  # the last thing that training writes
         places = {"dataset_dir": folder, "datalist": listed, "ckpt_dir": ckpt_dir, "output_dir": work / "eval"}
         training = {"image_size": recipe.image_size, "epochs": recipe.epochs, "seed": 0}

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from ..bundling.subprocesses import bundle_arguments, shown_command
-from ..data import Datalist, build_datalist, find_duplicates
+from ..data import Datalist
 from ..errors import MedMambaError
 from ..metrics import PredictionTable
 from . import linear
-from .accuracy import BASELINE, FRACTIONS, RECIPES
+from .accuracy import BASELINE, RECIPES, draw_parts
 from .machine import append_rows, describe, read_rows
 from .rivals_summary import Contestant, markdown, rows
 
@@ -189,13 +189,7 @@ def _datalist(folder: Path, work: Path, exclude: Sequence[str]) -> None:
     """Draw the parts once, without patients or copies of a picture in two of them."""
     if (work / "datalist.json").exists():
         return
-    listed: Datalist = build_datalist(
-        folder.resolve(),
-        seed=0,
-        fractions=FRACTIONS,
-        exclude_classes=list(exclude),
-        find_copies=partial(find_duplicates, folder.resolve()),
-    )
+    listed = draw_parts(folder.resolve(), exclude)
     work.mkdir(parents=True, exist_ok=True)
     listed.save(work / "datalist.json")
 
