@@ -35,7 +35,11 @@ from .rivals_summary import Contestant, markdown, rows
 
 __all__ = ["CANDIDATES", "NETWORKS", "Budget", "add_arguments", "run"]
 
-CANDIDATES: tuple[dict[str, Any], ...] = ({"learning_rate": 1e-3}, {"learning_rate": 3e-4})
+CANDIDATES: tuple[dict[str, Any], ...] = (
+    {"learning_rate": 1e-3},
+    {"learning_rate": 3e-4},
+    {"learning_rate": 1e-3, "batch_size": 16},
+)
 """Recipes that each network tries on the validation part; all else is the bundle's default and `FIXED`."""
 
 FIXED: dict[str, Any] = {"class_weights": True, "ema": True, "mlflow": False, "num_workers": 0, "progress": False}
@@ -148,7 +152,11 @@ def _page(arguments: argparse.Namespace, budget: Budget) -> str:
 def _tried(candidates: int) -> str:
     if candidates == 1:
         return "All took the bundles' default recipe; none was tuned."
-    return f"{candidates} learning rates were tried for each network on the validation part, with the first seed."
+    tried = "; ".join(", ".join(f"{name} {value}" for name, value in each.items()) for each in CANDIDATES[:candidates])
+    return (
+        f"Each network on each pack took the best of {candidates} recipes on the validation part, tried with the first "
+        f"seed ({tried}; all else as the bundles have it)."
+    )
 
 
 def _contestants(pack: str, jobs: Sequence[Job]) -> list[Contestant]:

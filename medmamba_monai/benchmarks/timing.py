@@ -11,6 +11,8 @@ import torch
 
 __all__ = ["Timing", "measure", "measure_together"]
 
+_TURNS = 10
+
 
 class Timing(NamedTuple):
     """Milliseconds of one call: median, quartiles, and how many calls were timed."""
@@ -24,20 +26,19 @@ class Timing(NamedTuple):
 def measure_together(
     functions: Mapping[str, Callable[[], object]], seconds: float = 1.0, least: int = 3
 ) -> dict[str, Timing]:
-    """Call functions in turn for about ``seconds`` each, at least ``least`` rounds after one that is not counted.
+    """Call functions in turn, a tenth of ``seconds`` a turn, at least ``least`` times after once that is not counted.
 
-    A function that takes longer than its share is called only as often as it must be.
+    A function that takes longer than its share is called only as often as it must be; the others get theirs all the
+    same.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         _timed(function)
-    began = time.perf_counter()
-    while time.perf_counter() - began < seconds * len(functions) or min(map(len, times.values())) < least:
+    turns = max(_TURNS, least)
+    for turn in range(1, turns + 1):
         for name, function in functions.items():
-            if len(times[name]) < least or sum(times[name]) < 1e3 * seconds:
+            while len(times[name]) < min(turn, least) or sum(times[name]) < 1e3 * seconds * turn / turns:
                 times[name].append(_timed(function))
-        if all(len(t) >= least and sum(t) >= 1e3 * seconds for t in times.values()):
-            break
     return {name: _summary(values) for name, values in times.items()}
 
 

@@ -61,7 +61,7 @@ INLINE void recompute_tile(const int wide, const int count, backward_memory *mem
     vec *past = memory->past;
     for (int w = 0; w < wide; w++) {
         const vec *a2 = memory->params.a2 + (at->v + w) * states + at->n;
-        fill_decay(past + tile + w * count, 2 * tile, count, lane + w, steps, a2);
+        fill_decay(past + tile + w * count, 2 * tile, count, lane + w, 0, steps, a2);
     }
     for (int64_t t = 0; t < steps; t++, b += states, past += 2 * tile) {
         UNROLL
@@ -271,9 +271,9 @@ static void block_back(const scan_problem *problem, const scan_gradient *gradien
         part.count = left < most ? left : most;
         scan_params params = {vectors_of(part.count), NULL, memory->params.weight + v * rank,
                               memory->params.bias + v, NULL, memory->params.bound + v};
-        load_channels(steps, problem, &part);
+        load_channels(steps, problem, &params, &part);
         for (int64_t u = 0; u < params.vectors; u++) {
-            size_steps(steps, problem, &params, u);
+            step_sizes(steps->lane + u, &params, u, steps->steps, problem);
         }
         gather(steps->lane->y, &gradient->y, &part, steps);
         clear_sums(memory, params.vectors);

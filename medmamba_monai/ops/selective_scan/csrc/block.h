@@ -191,28 +191,50 @@ static void gather_rows(float *to, const scan_tensor *from, int64_t item, int64_
     }
 }
 
-/* x = bias + weight dt for vector v, four steps at a time so that one load of the weight serves four. */
-static void project(vec *RESTRICT x, const scan_params *params, const scan_steps *steps, int64_t v, int64_t rank) {
+/* x = bias + weight dt for `count` vectors (a constant after inlining) from v on: four steps at a time, so that one
+ * load of a weight serves four, and two vectors, so that a step size does. */
+INLINE void project_lanes(const int count, const scan_steps *steps, const scan_params *params, int64_t v,
+                         int64_t rank) {
     const vec *weight = params->weight + v * rank;
+    scan_lane *lane = steps->lane + v;
     int64_t t = 0;
-    for (; t + 4 <= steps->steps; t += 4) {
+    for (; t + GROUP <= steps->steps; t += GROUP) {
         const float *dt = steps->dt + t * rank;
-        vec x0 = params->bias[v], x1 = x0, x2 = x0, x3 = x0;
-        for (int64_t r = 0; r < rank; r++) {
-            vec w = weight[r];
-            x0 = v_fma(w, v_set(dt[r]), x0);
-            x1 = v_fma(w, v_set(dt[rank + r]), x1);
-            x2 = v_fma(w, v_set(dt[2 * rank + r]), x2);
-            x3 = v_fma(w, v_set(dt[3 * rank + r]), x3);
+        vec x[2][GROUP];
+        for (int j = 0; j < count; j++) {
+            EACH(x[j][i] = params->bias[v + j])
         }
-        x[t] = x0, x[t + 1] = x1, x[t + 2] = x2, x[t + 3] = x3;
+        for (int64_t r = 0; r < rank; r++) {
+            vec size[GROUP];
+            EACH(size[i] = v_set(dt[i * rank + r]))
+            for (int j = 0; j < count; j++) {
+                vec w = weight[j * rank + r];
+                EACH(x[j][i] = v_fma(w, size[i], x[j][i]))
+            }
+        }
+        for (int j = 0; j < count; j++) {
+            EACH(lane[j].x[t + i] = x[j][i])
+        }
     }
     for (; t < steps->steps; t++) {
-        vec sum = params->bias[v];
-        for (int64_t r = 0; r < rank; r++) {
-            sum = v_fma(weight[r], v_set(steps->dt[t * rank + r]), sum);
+        for (int j = 0; j < count; j++) {
+            vec sum = params->bias[v + j];
+            for (int64_t r = 0; r < rank; r++) {
+                sum = v_fma(weight[j * rank + r], v_set(steps->dt[t * rank + r]), sum);
+            }
+            lane[j].x[t] = sum;
         }
-        x[t] = sum;
+    }
+}
+
+/* Computes x (step sizes before softplus) of all vectors from low-rank step sizes. */
+static void project(const scan_steps *steps, const scan_params *params, int64_t rank) {
+    int64_t v = 0;
+    for (; v + 2 <= params->vectors; v += 2) {
+        project_lanes(2, steps, params, v, rank);
+    }
+    if (v < params->vectors) {
+        project_lanes(1, steps, params, v, rank);
     }
 }
 
@@ -263,20 +285,15 @@ static void load_shared(scan_steps *steps, const scan_problem *problem, const sc
     gather_rows(steps->c, &problem->c, task->item, slice, problem->states, steps);
 }
 
-/* Loads u, and full step sizes, for the task's channels. */
-static void load_channels(scan_steps *steps, const scan_problem *problem, const scan_task *task) {
+/* Loads u, and loads or computes x (step sizes before softplus), for the task's channels. */
+static void load_channels(scan_steps *steps, const scan_problem *problem, const scan_params *params,
+                          const scan_task *task) {
     gather(steps->lane->u, &problem->u, task, steps);
-    if (!problem->low_rank) {
+    if (problem->low_rank) {
+        project(steps, params, problem->rank);
+    } else {
         gather(steps->lane->x, &problem->dt, task, steps);
     }
-}
-
-/* Computes x (step sizes before softplus), delta and delta * u of vector v. */
-static void size_steps(scan_steps *steps, const scan_problem *problem, const scan_params *params, int64_t v) {
-    if (problem->low_rank) {
-        project(steps->lane[v].x, params, steps, v, problem->rank);
-    }
-    step_sizes(steps->lane + v, params, v, steps->steps, problem);
 }
 
 /* Writes decay[t * stride + j] = exp(delta[t] A[j]) for `count` states. */
@@ -293,12 +310,12 @@ INLINE void fill_decay_of(vec *RESTRICT decay, const int stride, const int count
     }
 }
 
-INLINE void fill_decay(vec *decay, const int stride, const int count, const scan_lane *lane, int64_t steps,
-                       const vec *a2) {
+INLINE void fill_decay(vec *decay, const int stride, const int count, const scan_lane *lane, int64_t first,
+                       int64_t steps, const vec *a2) {
     if (lane->clamp) {
-        fill_decay_of(decay, stride, count, lane->delta, a2, steps, 1);
+        fill_decay_of(decay, stride, count, lane->delta + first, a2, steps, 1);
     } else {
-        fill_decay_of(decay, stride, count, lane->delta, a2, steps, 0);
+        fill_decay_of(decay, stride, count, lane->delta + first, a2, steps, 0);
     }
 }
 

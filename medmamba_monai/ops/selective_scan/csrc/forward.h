@@ -4,11 +4,14 @@
 
 #include "block.h"
 
+/* Steps whose decays are made at a time: they leave room in the L1 cache. */
+#define DECAY_STEPS 16
+
 typedef struct {
     scan_params params;
     scan_steps steps;
     vec *h; /* [vectors][states] */
-    vec *decay; /* [SCAN_BLOCK][STATES_AT_ONCE] */
+    vec *decay; /* [DECAY_STEPS][STATES_AT_ONCE] */
 } forward_memory;
 
 static void carve_forward(forward_memory *memory, char **cursor, const scan_problem *problem, int64_t channels) {
@@ -16,7 +19,7 @@ static void carve_forward(forward_memory *memory, char **cursor, const scan_prob
     carve_params(&memory->params, cursor, problem, channels);
     carve_steps(&memory->steps, cursor, problem, vectors);
     memory->h = take(cursor, sizeof(vec) * vectors * problem->states);
-    memory->decay = take(cursor, sizeof(vec) * SCAN_BLOCK * STATES_AT_ONCE);
+    memory->decay = take(cursor, sizeof(vec) * DECAY_STEPS * STATES_AT_ONCE);
 }
 
 static size_t forward_scratch(const scan_problem *problem, int64_t channels) {
@@ -52,10 +55,14 @@ INLINE void scan_states(const int count, vec *RESTRICT state, const vec *RESTRIC
 
 INLINE void scan_some(const int count, forward_memory *memory, int64_t v, int64_t n, int64_t states) {
     const scan_steps *steps = &memory->steps;
+    const vec *a2 = memory->params.a2 + v * states + n;
     scan_lane *lane = steps->lane + v;
-    fill_decay(memory->decay, count, count, lane, steps->steps, memory->params.a2 + v * states + n);
-    scan_states(count, memory->h + v * states + n, memory->decay, lane->du, lane->y, steps->b + n, steps->c + n,
-                steps->steps, states);
+    for (int64_t t = 0; t < steps->steps; t += DECAY_STEPS) {
+        int64_t now = steps->steps - t < DECAY_STEPS ? steps->steps - t : DECAY_STEPS;
+        fill_decay(memory->decay, count, count, lane, t, now, a2);
+        scan_states(count, memory->h + v * states + n, memory->decay, lane->du + t, lane->y + t,
+                    steps->b + t * states + n, steps->c + t * states + n, now, states);
+    }
 }
 
 static void scan_block(forward_memory *memory, int64_t v, int64_t states) {
@@ -92,13 +99,13 @@ static void forward(const scan_problem *problem, const scan_output *output, cons
         start_states(memory.h, problem, task);
         for (int64_t start = 0; start < problem->length; start += SCAN_BLOCK) {
             load_shared(&memory.steps, problem, task, k, start);
-            load_channels(&memory.steps, problem, task);
+            load_channels(&memory.steps, problem, &memory.params, task);
             for (int64_t v = 0; v < memory.params.vectors; v++) {
                 if (problem->saved) {
                     float *to = saved_block(problem, task, k, start) + v * SCAN_WIDTH;
                     save_states(to, memory.h + v * states, states, problem->channels, lanes_of(task, v));
                 }
-                size_steps(&memory.steps, problem, &memory.params, v);
+                step_sizes(memory.steps.lane + v, &memory.params, v, memory.steps.steps, problem);
                 scan_block(&memory, v, states);
             }
             scatter(&output->y, memory.steps.lane->y, task, &memory.steps, k > task->k0);
