@@ -1,14 +1,14 @@
 """Time of the directional scan by every backend that runs on CPUs, on the stage shapes of the tiny preset at 224 x 224.
 
-Ratios are to the reference loop in the same run, on the same number of threads, and to a floor: the vector operations
-that the scan needs at least, at the rate of multiply-adds measured in the same run. Parity with the reference in
-float64 is checked first; while it is red, no time is printed. Imports ops.
+Ratios are to the reference loop in the same run, on the same number of threads, and to a floor: as many multiply-adds
+in registers as the scan needs vector operations at least, timed in turn with the others, so that a busy machine slows
+both alike. Parity with the reference in float64 is checked first; while it is red, no time is printed. Imports ops.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,14 @@ from . import gpu, released_flow
 from .machine import append_rows, describe
 from .timing import Timing, measure_together
 
-__all__ = ["STAGES", "add_arguments", "check_parity", "floor", "multiply_add_rate", "problem", "run"]
+__all__ = ["STAGES", "add_arguments", "check_parity", "floor_rounds", "problem", "run"]
 
 # Sides of the map, channels and rank of the step sizes in the four stages of the tiny preset at 224 x 224.
 STAGES = ((56, 96, 3), (28, 192, 6), (14, 384, 12), (7, 768, 24))
 _STATES, _PARITY = 16, 1e-5
 # Vector operations for a vector of states: eight for the exponential, the others for the recurrence and the output.
 _OPERATIONS = 12.5
+_FLOOR = "floor: multiply-adds alone"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,27 +81,11 @@ def check_parity(backend: str) -> None:
         raise BackendError(f"backend {backend!r} differs from the reference by {worst:.1e}; no speed is reported")
 
 
-def floor(inputs: DirectionalInputs, rate: float) -> float:
-    """Milliseconds that the forward scan takes at least.
-
-    Args:
-        inputs: the problem.
-        rate: multiply-adds of single numbers a second, all threads together.
-    """
+def floor_rounds(inputs: DirectionalInputs) -> int:
+    """Rounds of :func:`cpu.multiply_adds` that do as many vector operations as the forward scan needs at least."""
     batch, length, channels = inputs.u.shape
-    return 1e3 * _OPERATIONS * batch * length * channels * inputs.A.shape[0] * inputs.A.shape[2] / rate
-
-
-def multiply_add_rate(rounds: int = 40) -> float | None:
-    """Multiply-adds a second on PyTorch's number of threads, the best of some rounds; None without the C library."""
-    if cpu.unavailable(torch.device("cpu")) is not None:
-        return None
-    best = 0.0
-    for _ in range(rounds):
-        start = time.perf_counter()
-        done = cpu.multiply_adds(100_000)
-        best = max(best, done / (time.perf_counter() - start))
-    return best
+    needed = _OPERATIONS * batch * length * channels * inputs.A.shape[0] * inputs.A.shape[2]
+    return math.ceil(needed / cpu.multiply_adds(1))
 
 
 def _both_ways(name: str, inputs: DirectionalInputs) -> None:
@@ -119,20 +104,16 @@ def run(arguments: argparse.Namespace) -> None:
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         totals: dict[str, float] = {}
-        least = 0.0
         for stage, (side, channels, rank) in enumerate(STAGES, start=1):
             inputs = problem(side, channels, rank, arguments.batch)
-            rates = [multiply_add_rate()]
             timings = measure_together(_contestants(usable, inputs), arguments.seconds)
-            rates.append(multiply_add_rate())
-            bound = floor(inputs, max(rate for rate in rates if rate)) if all(rates) else None
-            append_rows(arguments.out, _rows(stage, inputs, threads, timings, bound))
-            least += bound or 0.0
+            append_rows(arguments.out, _rows(stage, inputs, threads, timings))
             for name, timing in timings.items():
                 totals[name] = totals.get(name, 0.0) + timing.median
         print(f"{threads} thread(s), batch {arguments.batch}: sum over the four stages, forward")
         for name, total in totals.items():
-            beside = f"   {total / least:6.2f} x floor" if least and not name.endswith("backward") else ""
+            known = _FLOOR in totals and not name.endswith("backward")
+            beside = f"   {total / totals[_FLOOR]:6.2f} x floor" if known else ""
             print(f"  {name:<28} {total:9.1f} ms   {totals['reference'] / total:8.1f} x reference{beside}")
     torch.set_num_threads(before)
     gpu.report("scan", arguments.out.with_name("gpu.csv"), arguments.seconds)
@@ -142,6 +123,8 @@ def _contestants(usable: list[str], inputs: DirectionalInputs) -> dict[str, Call
     calls: dict[str, Callable[[], object]] = {
         "released flow, reference loop": partial(released_flow.directional_scan, inputs)
     }
+    if cpu.unavailable(inputs.u.device) is None:
+        calls[_FLOOR] = partial(cpu.multiply_adds, floor_rounds(inputs))
     for name in usable:
         calls[name] = partial(dispatch.load(name).directional_forward, inputs, False)
         if name != "reference":
@@ -149,10 +132,9 @@ def _contestants(usable: list[str], inputs: DirectionalInputs) -> dict[str, Call
     return calls
 
 
-def _rows(
-    stage: int, inputs: DirectionalInputs, threads: int, timings: dict[str, Timing], bound: float | None
-) -> list[dict[str, object]]:
+def _rows(stage: int, inputs: DirectionalInputs, threads: int, timings: dict[str, Timing]) -> list[dict[str, object]]:
     base = timings["reference"].median
+    floor = timings[_FLOOR].median if _FLOOR in timings else None
     batch, pixels, channels = inputs.u.shape
     return [
         {
@@ -166,7 +148,7 @@ def _rows(
             "quartiles_ms": f"{timing.low:.3f} {timing.high:.3f}",
             "calls": timing.calls,
             "times_reference_forward": f"{base / timing.median:.2f}",
-            "times_floor": "" if bound is None or name.endswith("backward") else f"{timing.median / bound:.2f}",
+            "times_floor": "" if floor is None or name.endswith("backward") else f"{timing.median / floor:.2f}",
             **describe(),
         }
         for name, timing in timings.items()
