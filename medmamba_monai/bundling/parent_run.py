@@ -71,9 +71,10 @@ class ParentRun:
         """
         if self._client is None:
             return {"mlflow": False}
+        store = {} if os.environ.get("MLFLOW_TRACKING_URI") else {"tracking_uri": self._client.uri}
         return {
             "mlflow": True,
-            "tracking_uri": self._client.uri,
+            **store,  # the environment reaches them by itself, and a command line is for all to see
             "experiment_name": self.experiment_name,
             "run_name": name,
             "parent_run_id": self.run_id,
@@ -119,7 +120,7 @@ class ParentRun:
             same_store, run_id = kept["store"] == _digest(self._client.uri), str(kept["run_id"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return run_id if same_store and self._client.call("get_run", run_id) is not None else None
+        return run_id if same_store and self._client.find("get_run", run_id) is not None else None
 
     def _create(self) -> None:
         from mlflow.entities import Param

@@ -21,6 +21,7 @@ __all__ = ["LEVEL", "RESAMPLES", "Interval", "bca_interval", "bootstrap_interval
 
 RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
 BLOCKS = 200
+AT_ONCE = 1 << 24  # weights, 128 MB
 FEWEST_CLUSTERS = 10
 CONSTANT = "the same in every resample: the data hold nothing that varies it"
 MOST_UNDEFINED = 0.1  # share of resamples; a class that only two patients have is missing from 13 %
@@ -70,8 +71,18 @@ def draw_weights(clusters: int, resamples: int = RESAMPLES, seed: int = SEED) ->
         >>> draw_weights(5, 2).sum(axis=1).tolist()
         [5.0, 5.0]
     """
-    generator = np.random.default_rng(seed)
+    return _draw(np.random.default_rng(seed), clusters, resamples)
+
+
+def _draw(generator: np.random.Generator, clusters: int, resamples: int) -> Values:
     return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(np.float64)
+
+
+def _in_parts(metrics: Metrics, weights: Callable[[slice], Values], count: int, clusters: int) -> dict[Key, Values]:
+    """What ``metrics`` gives for rows 0 .. count - 1 of weights, made a part at a time to bound the memory."""
+    step = max(1, AT_ONCE // clusters)
+    parts = [metrics(weights(slice(first, min(first + step, count)))) for first in range(0, count, step)]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def bootstrap_intervals(
@@ -97,9 +108,12 @@ def bootstrap_intervals(
     if clusters < FEWEST_CLUSTERS:
         reason = f"{clusters} independent groups or images are too few for an interval"
         return {key: Interval(None, reason) for key in whole}
-    drawn = metrics(draw_weights(clusters, resamples, seed))
-    blocks = np.random.default_rng(seed).permutation(clusters) % min(clusters, BLOCKS)
-    left_out = metrics((blocks[None] != np.arange(min(clusters, BLOCKS))[:, None]).astype(np.float64))
+    generator, count = np.random.default_rng(seed), min(clusters, BLOCKS)
+    drawn = _in_parts(metrics, lambda part: _draw(generator, clusters, part.stop - part.start), resamples, clusters)
+    blocks = np.random.default_rng(seed).permutation(clusters) % count
+    left_out = _in_parts(
+        metrics, lambda part: (blocks != np.arange(count)[part, None]).astype(np.float64), count, clusters
+    )
     return {key: bca_interval(float(whole[key][0]), drawn[key], left_out[key], level) for key in whole}
 
 

@@ -58,3 +58,28 @@ def test_without_tracking_and_without_an_answer(tmp_path: Path, caplog: pytest.L
     broken.finish("FINISHED")
     assert broken.child_options("fold 1")["parent_run_id"] is None
     assert "failed" in caplog.text
+
+
+def test_a_store_that_does_not_know_the_run_gets_a_new_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = default_tracking_uri(tmp_path)
+    first = ParentRun(tmp_path, uri, "trials", "5 folds")
+    first.begin()
+    first.finish("KILLED")
+    kept = tmp_path / "parent_run.json"
+    kept.write_text(kept.read_text().replace(str(first.run_id), "0" * 32))  # as if mlruns.db had been removed
+    again = ParentRun(tmp_path, uri, "trials", "5 folds")
+    again.begin()
+    assert again.run_id not in (None, first.run_id)
+    assert MlflowClient(uri).get_run(again.run_id).info.status == "RUNNING"
+    assert "failed" not in caplog.text
+
+
+def test_an_address_from_the_environment_stays_out_of_command_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", default_tracking_uri(tmp_path / "elsewhere"))
+    parent = ParentRun(tmp_path, default_tracking_uri(tmp_path), "trials", "5 folds")
+    parent.begin()
+    assert parent.run_id is not None
+    assert "tracking_uri" not in parent.child_options("fold 1")
+    assert (tmp_path / "elsewhere" / "mlruns.db").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from medmamba_monai.metrics import bootstrap
 from medmamba_monai.metrics.bootstrap import (
     bca_interval,
     bootstrap_intervals,
@@ -43,6 +44,21 @@ def test_the_same_seed_draws_the_same() -> None:
     assert (draw_weights(30, 5, seed=4) != draw_weights(30, 5, seed=5)).any()
     weights = draw_weights(30, 4000)
     assert (weights.sum(1) == 30).all() and weights.mean(0) == pytest.approx(np.ones(30), abs=0.08)
+
+
+def test_drawing_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, rows = np.random.default_rng(0).exponential(size=500), []
+
+    def metrics(weights: np.ndarray) -> dict:
+        rows.append(len(weights))
+        return mean_of(sample)(weights)
+
+    whole = bootstrap_intervals(metrics, 500)
+    assert rows == [1, 1000, 200]
+    rows.clear()
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 500 * 300)
+    assert bootstrap_intervals(metrics, 500) == whole
+    assert rows == [1, 300, 300, 300, 100, 200]
 
 
 def test_undefined_resamples_are_counted_and_too_many_leave_no_interval() -> None:
