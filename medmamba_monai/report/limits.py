@@ -33,6 +33,12 @@ def limits(run: Run) -> list[str]:
     rare = [f"{name} ({count})" for name, count in counts.items() if 0 < count < FEW_OF_A_CLASS]
     if rare:
         found.append(f"Rough are the numbers of classes with fewer than {FEW_OF_A_CLASS} images: {_listed(rare)}.")
+    averaged = run.metrics.get("averaged")
+    if averaged:
+        found.append(
+            f"Each prediction is a mean over {_counted(averaged['views'], 'view')} of the image and "
+            f"{_counted(averaged['members'], 'network')}: the numbers hold for that mean alone."
+        )
     if run.table.groups is None:
         found.append(
             "Patients are not known: if some have several images, intervals are too narrow, and parts may share them."
@@ -43,11 +49,15 @@ def limits(run: Run) -> list[str]:
     found += [
         "Predictive values, accuracy and precision hold at this data's frequencies of classes; a clinic has others.",
         "The images come from the same source as those trained on. Other scanners, sites and patients were not tested.",
-        "Intervals tell the chance of having drawn these images, not that of training anew: one network was trained.",
+        "Intervals tell the chance of having drawn these images, not that of training anew.",
     ]
     if run.several:
         found.append(f"A class counts as predicted from a probability of {run.threshold:g} on.")
     return found + [f"Not used: {remark}." for remark in run.remarks]
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def few(run: Run) -> bool:

@@ -40,6 +40,15 @@ def test_part_and_leakage(make: Any) -> None:
     assert "see metrics.json" in leakage_sentence({})
 
 
+def test_means_over_views_and_networks(make: Any) -> None:
+    folder = make()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert "is a mean over" not in told(folder)
+    metrics["averaged"] = {"views": 4, "members": 1}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "is a mean over 4 views of the image and 1 network:" in told(folder)
+
+
 def test_threshold_of_several_labels_and_unused_files(make: Any) -> None:
     folder = make(task="multilabel")
     (folder / "history.csv").write_text("x")
