@@ -76,9 +76,21 @@ class Budget(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A network on a pack."""
+    """A network on a pack.
+
+    Attributes:
+        pack: the pack.
+        name: of the row.
+        network: a name of `NETWORKS`.
+        folder: of the pack.
+        work: where its runs are kept.
+        bundle: that trains it.
+        budget: what it gets.
+        seeds: of the trainings that are tested.
+    """
 
     pack: str
+    name: str
     network: str
     folder: Path
     work: Path
@@ -96,6 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument(
+        "--longer", type=int, help="epochs of one more table: the first network trained for longer, beside the others"
+    )
+    parser.add_argument(
         "--candidates", type=int, default=len(CANDIDATES), choices=range(1, len(CANDIDATES) + 1), help="recipes tried"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared out")
@@ -107,27 +122,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train and evaluate what is not done yet, then write the tables."""
     budget = Budget(arguments.image_size, arguments.epochs, arguments.candidates)
+    ours = arguments.networks[0]
+    contestants = [(name, name, budget) for name in arguments.networks]
+    longer = f"{ours}, {arguments.longer} epochs"
+    if arguments.longer:
+        contestants.insert(1, (longer, ours, Budget(arguments.image_size, arguments.longer, 1)))
     jobs = [
         Job(
             pack,
+            name,
             network,
             (arguments.data / pack).resolve(),
-            (arguments.work / pack / network.replace(" ", "_")).resolve(),
+            (arguments.work / pack / name.replace(",", "").replace(" ", "_")).resolve(),
             (arguments.bundles / RECIPES[pack].bundle).resolve(),
-            budget,
+            given,
             arguments.seeds,
         )
-        for network in arguments.networks
+        for name, network, given in contestants
         for pack in arguments.packs
     ]
-    for pack in dict.fromkeys(job.pack for job in jobs):
+    for pack in arguments.packs:
         _datalist(arguments.data / pack, arguments.work / pack, RECIPES[pack].exclude)
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(partial(_compete, threads=threads), jobs))
     entries = [entry for pack in arguments.packs for entry in _contestants(pack, jobs)]
+    table = rows([entry for entry in entries if entry.name != longer], ours)
+    if arguments.longer:
+        table += rows([entry for entry in entries if entry.name != ours], longer)
     arguments.out.unlink(missing_ok=True)
-    append_rows(arguments.out, [{**row, **describe()} for row in rows(entries, arguments.networks[0])])
+    append_rows(arguments.out, [{**row, **describe()} for row in table])
     page = arguments.out.with_suffix(".md")
     page.write_text(_page(arguments, budget), encoding="utf-8")
     print(page.read_text(encoding="utf-8"))
@@ -144,7 +168,7 @@ def _page(arguments: argparse.Namespace, budget: Budget) -> str:
         f"python -m medmamba_monai.benchmarks rivals --data DIR --packs {' '.join(arguments.packs)} "
         f"--networks {shlex.join(arguments.networks)} --seeds "
         f"{' '.join(map(str, arguments.seeds))} --image_size {budget.image_size} --epochs {budget.epochs} "
-        f"--candidates {budget.candidates}"
+        f"--candidates {budget.candidates}" + (f" --longer {arguments.longer}" if arguments.longer else "")
     )
     return markdown(table, got, command, f"{table[-1]['cpu']}; {table[-1]['versions']}")
 
@@ -172,7 +196,7 @@ def _contestants(pack: str, jobs: Sequence[Job]) -> list[Contestant]:
         choice = ", ".join(f"{name} {value}" for name, value in CANDIDATES[chosen].items())
         seconds = [json.loads((f / "trained.json").read_text(encoding="utf-8"))["cpu_seconds"] for f in folders]
         tables = [PredictionTable.read(folder / "test" / "predictions.csv") for folder in folders]
-        entries.append(Contestant(pack, job.network, tables, parameters, choice, seconds))
+        entries.append(Contestant(pack, job.name, tables, parameters, choice, seconds))
     return [*entries, _baseline(next(job for job in jobs if job.pack == pack))]
 
 

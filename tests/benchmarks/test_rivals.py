@@ -30,7 +30,7 @@ SMALL_RIVAL = {
 def job(tmp_path: Path) -> rivals.Job:
     """A network on a pack that does not exist."""
     return rivals.Job(
-        "pack", "MedMamba nano", tmp_path, tmp_path / "pack" / "nano", tmp_path, rivals.Budget(32, 1, 2), [3, 4]
+        "pack", "ours", "MedMamba nano", tmp_path, tmp_path / "pack" / "ours", tmp_path, rivals.Budget(32, 1, 2), [3, 4]
     )
 
 
@@ -100,11 +100,21 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(rivals.NETWORKS, "small rival", SMALL_RIVAL)
     arguments = argparse.Namespace(
         data=tmp_path / "data", packs=["pack"], networks=["MedMamba nano", "small rival"], seeds=[0], image_size=32,
-        epochs=1, candidates=1, jobs=1, bundles=ROOT / "bundles", out=tmp_path / "rivals.csv", work=tmp_path / "work",
+        epochs=1, longer=2, candidates=1, jobs=1, bundles=ROOT / "bundles", out=tmp_path / "rivals.csv",
+        work=tmp_path / "work",
     )  # fmt: skip
     rivals.run(arguments)
     rows = read_rows(arguments.out)
-    assert [row["network"] for row in rows] == ["MedMamba nano", "small rival", accuracy.BASELINE]
+    assert [(row["ours"], row["network"]) for row in rows] == [
+        ("MedMamba nano", "MedMamba nano"),
+        ("MedMamba nano", "small rival"),
+        ("MedMamba nano", accuracy.BASELINE),
+        ("MedMamba nano, 2 epochs", "MedMamba nano, 2 epochs"),
+        ("MedMamba nano, 2 epochs", "small rival"),
+        ("MedMamba nano, 2 epochs", accuracy.BASELINE),
+    ]
+    trained = tmp_path / "work" / "pack" / "MedMamba_nano_2_epochs" / "candidate0" / "seed0" / "eval"
+    assert json.loads((trained / "train_config.json").read_text(encoding="utf-8"))["epochs"] == 2
     assert int(rows[0]["parameters"]) > int(rows[1]["parameters"]) > 0
     assert all(0 <= float(row["balanced_accuracy"]) <= 1 for row in rows)
     assert "| small rival |" in (tmp_path / "rivals.md").read_text(encoding="utf-8")
