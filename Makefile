@@ -29,7 +29,7 @@ bundles: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
-# torch first and by its exact version: anything else may fetch gigabytes of CUDA libraries
+# torch first and by its exact version: what is installed after it must not choose another
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt $(wildcard medmamba_monai/ops/selective_scan/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

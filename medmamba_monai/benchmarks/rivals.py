@@ -76,21 +76,9 @@ class Budget(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A network on a pack.
-
-    Attributes:
-        pack: the pack.
-        name: of the row.
-        network: a name of `NETWORKS`.
-        folder: of the pack.
-        work: where its runs are kept.
-        bundle: that trains it.
-        budget: what it gets.
-        seeds: of the trainings that are tested.
-    """
+    """A network on a pack."""
 
     pack: str
-    name: str
     network: str
     folder: Path
     work: Path
@@ -108,9 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument(
-        "--longer", type=int, help="epochs of one more table: the first network trained for longer, beside the others"
-    )
-    parser.add_argument(
         "--candidates", type=int, default=len(CANDIDATES), choices=range(1, len(CANDIDATES) + 1), help="recipes tried"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared out")
@@ -122,36 +107,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train and evaluate what is not done yet, then write the tables."""
     budget = Budget(arguments.image_size, arguments.epochs, arguments.candidates)
-    ours = arguments.networks[0]
-    contestants = [(name, name, budget) for name in arguments.networks]
-    longer = f"{ours}, {arguments.longer} epochs"
-    if arguments.longer:
-        contestants.insert(1, (longer, ours, Budget(arguments.image_size, arguments.longer, 1)))
     jobs = [
         Job(
             pack,
-            name,
             network,
             (arguments.data / pack).resolve(),
-            (arguments.work / pack / name.replace(",", "").replace(" ", "_")).resolve(),
+            (arguments.work / pack / network.replace(" ", "_")).resolve(),
             (arguments.bundles / RECIPES[pack].bundle).resolve(),
-            given,
+            budget,
             arguments.seeds,
         )
-        for name, network, given in contestants
+        for network in arguments.networks
         for pack in arguments.packs
     ]
-    for pack in arguments.packs:
+    for pack in dict.fromkeys(job.pack for job in jobs):
         _datalist(arguments.data / pack, arguments.work / pack, RECIPES[pack].exclude)
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    torch.set_num_threads(threads)  # which the table tells, as that of the trainings
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(partial(_compete, threads=threads), jobs))
     entries = [entry for pack in arguments.packs for entry in _contestants(pack, jobs)]
-    table = rows([entry for entry in entries if entry.name != longer], ours)
-    if arguments.longer:
-        table += rows([entry for entry in entries if entry.name != ours], longer)
     arguments.out.unlink(missing_ok=True)
-    append_rows(arguments.out, [{**row, **describe()} for row in table])
+    append_rows(arguments.out, [{**row, **describe()} for row in rows(entries, arguments.networks[0])])
     page = arguments.out.with_suffix(".md")
     page.write_text(_page(arguments, budget), encoding="utf-8")
     print(page.read_text(encoding="utf-8"))
@@ -168,7 +145,7 @@ def _page(arguments: argparse.Namespace, budget: Budget) -> str:
         f"python -m medmamba_monai.benchmarks rivals --data DIR --packs {' '.join(arguments.packs)} "
         f"--networks {shlex.join(arguments.networks)} --seeds "
         f"{' '.join(map(str, arguments.seeds))} --image_size {budget.image_size} --epochs {budget.epochs} "
-        f"--candidates {budget.candidates}" + (f" --longer {arguments.longer}" if arguments.longer else "")
+        f"--candidates {budget.candidates} --jobs {arguments.jobs}"
     )
     return markdown(table, got, command, f"{table[-1]['cpu']}; {table[-1]['versions']}")
 
@@ -194,9 +171,10 @@ def _contestants(pack: str, jobs: Sequence[Job]) -> list[Contestant]:
         state = torch.load(folders[0] / "models" / "model.pt", weights_only=True)
         parameters = sum(v.numel() for name, v in state.items() if not name.endswith(BUFFERS))
         choice = ", ".join(f"{name} {value}" for name, value in CANDIDATES[chosen].items())
-        seconds = [json.loads((f / "trained.json").read_text(encoding="utf-8"))["cpu_seconds"] for f in folders]
+        spent = [json.loads((f / "trained.json").read_text(encoding="utf-8"))["cpu_seconds"] for f in folders]
+        seconds = [each for each in spent if each is not None]
         tables = [PredictionTable.read(folder / "test" / "predictions.csv") for folder in folders]
-        entries.append(Contestant(pack, job.name, tables, parameters, choice, seconds))
+        entries.append(Contestant(pack, job.network, tables, parameters, choice, seconds))
     return [*entries, _baseline(next(job for job in jobs if job.pack == pack))]
 
 
@@ -249,15 +227,37 @@ def _folder(job: Job, candidate: int, seed: int) -> Path:
 
 def _train(job: Job, candidate: int, seed: int, threads: int) -> None:
     folder = _folder(job, candidate, seed)
+    recipe = {**CANDIDATES[candidate], **FIXED, **_network(job)}
+    recipe |= {"seed": seed, "image_size": job.budget.image_size, "epochs": job.budget.epochs}
+    _note_recipe(folder, recipe)
     done = folder / "trained.json"
     if done.exists():
         return
-    options = {**_common(job, folder), **CANDIDATES[candidate], **FIXED, **_network(job)}
-    options |= {"seed": seed, "image_size": job.budget.image_size, "epochs": job.budget.epochs}
-    if (folder / "models").exists():
+    options = {**_common(job, folder), **recipe}
+    resumed = (folder / "models").exists()
+    if resumed:
         options["resume"] = True
     seconds = _bundle(job.bundle, "train", options, folder / "train.log", threads)
-    done.write_text(json.dumps({"cpu_seconds": round(seconds, 1)}) + "\n", encoding="utf-8")
+    known = None if resumed else round(seconds, 1)  # of a resumed run, the part before is not known
+    done.write_text(json.dumps({"cpu_seconds": known}) + "\n", encoding="utf-8")
+
+
+def _note_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Note what a run gets; refuse to go on with one that got something else."""
+    noted = folder / "recipe.json"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        noted.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    earlier = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    changed = [
+        f"{key} was {earlier.get(key)} and is {value}" for key, value in recipe.items() if earlier.get(key) != value
+    ]
+    if changed:
+        raise MedMambaError(
+            f"this run was made otherwise: {'; '.join(changed)}",
+            where=str(folder),
+            remedy="choose another --work, or remove that folder",
+        )
 
 
 def _evaluate(job: Job, candidate: int, seed: int, part: str, threads: int) -> dict[str, Any]:

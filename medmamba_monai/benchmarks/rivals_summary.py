@@ -101,7 +101,6 @@ def rows(contestants: Sequence[Contestant], ours: str) -> list[dict[str, object]
         row: dict[str, object] = {
             "pack": entry.pack,
             "network": entry.name,
-            "ours": ours,
             "parameters": entry.parameters,
             "test_images": len(entry.tables[0].files),
             "test_groups": len(set(entry.tables[0].clusters)),
@@ -129,7 +128,7 @@ def _bounds(interval: Interval) -> str:
 
 
 def markdown(table: Sequence[Mapping[str, object]], budget: str, command: str, machine: str) -> str:
-    """The page: what was done, a table for each network of ours, how often it is ahead, behind, or within noise.
+    """The page: what was done, the table, how often ours is ahead, behind, or within noise.
 
     Args:
         table: rows as :func:`rows` gives them, or as read from the CSV file.
@@ -143,16 +142,6 @@ def markdown(table: Sequence[Mapping[str, object]], budget: str, command: str, m
         f"{budget} The test part was looked at once a run. Means ± standard deviation over the seeds; brackets: 95 % "
         "bootstrap interval over patients or other groups where known. *Ours minus it*: paired on the same resamples; "
         "bold where the interval leaves out 0.",
-    ]
-    for ours in dict.fromkeys(str(row["ours"]) for row in table):
-        lines += _section(ours, [row for row in table if row["ours"] == ours])
-    return "\n".join([*lines, "", f"Command: `{command}`. Machine: {machine}.", ""])
-
-
-def _section(ours: str, table: Sequence[Mapping[str, object]]) -> list[str]:
-    lines = [
-        "",
-        f"## {ours}",
         "",
         "| pack | test images | network | parameters | chosen | balanced accuracy | AUC "
         "| ours minus it: balanced accuracy | ours minus it: AUC | CPU seconds a training |",
@@ -171,7 +160,8 @@ def _section(ours: str, table: Sequence[Mapping[str, object]]) -> list[str]:
             row["cpu_seconds"] or "-",
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return [*lines, "", _verdict(table)]
+    lines += ["", _verdict(table), "", f"Command: `{command}`. Machine: {machine}.", ""]
+    return "\n".join(lines)
 
 
 def _score(row: Mapping[str, object], metric: str) -> str:

@@ -144,7 +144,7 @@ def _with_twin(module: nn.Module) -> nn.Module:
     packed, shape = _pack(module)
     if packed is None:
         return module
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0), device="cpu")
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         want = copy.deepcopy(module).to("cpu", torch.float32)(x)
         error = (packed(x) - want).abs().max() / want.abs().max()

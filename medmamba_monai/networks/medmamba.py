@@ -160,6 +160,8 @@ class MedMamba(nn.Module):
                 where=where,
                 remedy="convert the images, or build the network with in_channels to match",
             )
+        if not torch.compiler.is_compiling() and x.shape[0] == 0:
+            raise ConfigError("the batch is empty", where=where)
         spatial = [int(size) for size in x.shape[2:]]
         if min(spatial) < _SMALLEST_SIDE:
             raise ConfigError(f"a side is under {_SMALLEST_SIDE}", where=where, remedy="resize the images")

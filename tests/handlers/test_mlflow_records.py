@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -47,5 +48,5 @@ def test_metrics(caplog: pytest.LogCaptureFixture) -> None:
 def test_names_and_versions() -> None:
     assert len({unique_run_name("train") for _ in range(100)}) == 100
     found = versions(["torch", "no-such-package"])
-    assert found["version.torch"] == torch.__version__
+    assert found["version.torch"] == version("torch")
     assert found["version.no-such-package"] == "unknown"

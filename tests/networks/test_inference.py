@@ -127,6 +127,25 @@ def test_what_the_library_does_not_serve_goes_through_the_modules(calls: list[Pa
 
 
 @needs_library
+@needs_library
+def test_a_default_device_does_not_reach_the_library(calls: list[Packed]) -> None:
+    network = trained(**PACKED).optimize_for_inference()
+    x = torch.rand(1, 3, 40, 40)
+    want = network(x)
+    calls.clear()
+    with torch.device("meta"):
+        got = network(x)
+    assert calls
+    assert torch.equal(got, want)
+
+
+def test_an_empty_batch_is_refused() -> None:
+    network = trained(**PACKED)
+    for each in (network, network.optimize_for_inference()):
+        with pytest.raises(ConfigError, match="the batch is empty"):
+            each(torch.zeros(0, 3, 40, 40))
+
+
 def test_copies_and_files_keep_their_twins(calls: list[Packed]) -> None:
     fast, image = trained(**PACKED).optimize_for_inference(), torch.rand(1, 3, 32, 32)
     expected = fast(image)

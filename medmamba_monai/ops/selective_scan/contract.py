@@ -119,16 +119,18 @@ def _expect_rank(name: str, tensor: Tensor, rank: int, meaning: str) -> None:
         )
 
 
+def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
+    if tensor.device != device:
+        raise ConfigError(
+            f"{name} is on {tensor.device}, u on {device}", where="selective scan", remedy="move both to one device"
+        )
+
+
 def _check_kind(tensors: dict[str, Tensor | None], device: torch.device) -> None:
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        if tensor.device != device:
-            raise ConfigError(
-                f"{name} is on {tensor.device}, u on {device}",
-                where="selective scan",
-                remedy="move both to one device",
-            )
+        _check_device(name, tensor, device)
         if not tensor.is_floating_point():
             raise ConfigError(f"{name} has dtype {tensor.dtype}, expected a real floating type", where="selective scan")
 
@@ -156,6 +158,7 @@ def check_directional(inputs: DirectionalInputs) -> None:
     if order.dtype != torch.int64:
         raise ConfigError(f"order has dtype {order.dtype}, expected torch.int64", where="selective scan")
     _check_kind(dict(zip(DirectionalInputs._fields[:-1], inputs[:-1], strict=True)), u.device)
+    _check_device("order", order, u.device)
     if min(batch, length, channels, directions, states) == 0:
         raise ConfigError(f"u {tuple(u.shape)}, A {tuple(A.shape)}: no axis may be empty", where="selective scan")
 

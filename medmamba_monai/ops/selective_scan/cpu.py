@@ -289,7 +289,7 @@ def sequence_saved_numel(inputs: SequenceInputs) -> int:
 
 def empty(shape: torch.Size | tuple[int, ...]) -> Tensor:
     """Memory for the kernels to write, float32."""
-    return torch.empty(shape, dtype=torch.float32)
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def directional_forward(inputs: DirectionalInputs, save: bool) -> tuple[Tensor, Tensor]:

@@ -98,7 +98,8 @@ class Packed(ABC):
     def workspace_size(self, place: ctypes.Structure) -> int:
         """Numbers of workspace needed on a map."""
         size, _ = _entry_points(self.name)
-        return int(size(self._address(), ctypes.addressof(place), torch.get_num_threads()))
+        structure = self._described()
+        return int(size(ctypes.addressof(structure), ctypes.addressof(place), torch.get_num_threads()))
 
     def run(self, place: ctypes.Structure) -> None:
         """Call the library.
@@ -107,13 +108,19 @@ class Packed(ABC):
             BackendError: when it fails.
         """
         _, forward = _entry_points(self.name)
-        memory = workspace(self.workspace_size(place))
+        memory, structure = workspace(self.workspace_size(place)), self._described()
         code = forward(
-            cpu.variant().encode(), self._address(), ctypes.addressof(place), memory.data_ptr(), torch.get_num_threads()
+            cpu.variant().encode(),
+            ctypes.addressof(structure),
+            ctypes.addressof(place),
+            memory.data_ptr(),
+            torch.get_num_threads(),
         )
         cpu.check(code, f"medmamba_{self.name}_forward")
 
-    def _address(self) -> int:
-        if self._struct is None:
-            self._struct = self.describe()
-        return ctypes.addressof(self._struct)
+    def _described(self) -> ctypes.Structure:
+        """The structure, made once; a caller holds it while C reads it, as another thread may make one as well."""
+        structure = self._struct
+        if structure is None:
+            structure = self._struct = self.describe()
+        return structure

@@ -92,6 +92,7 @@ def test_nothing_is_saved_without_gradients() -> None:
         (lambda i: i._replace(B=i.B[..., :-1]), r"B has shape \(1, 20, 4, 3\), expected \(1, 20, 4, 4\)"),
         (lambda i: i._replace(order=i.order[:2]), r"order has shape \(2, 20\)"),
         (lambda i: i._replace(order=i.order.int()), r"order has dtype torch.int32"),
+        (lambda i: i._replace(order=i.order.to("meta")), r"order is on meta, u on cpu"),
         (lambda i: i._replace(A=i.A.to(torch.complex64)), r"A has dtype torch.complex64"),
         (
             lambda i: i._replace(u=i.u[:, :0], dt=i.dt[:, :0], B=i.B[:, :0], C=i.C[:, :0], order=i.order[:, :0]),

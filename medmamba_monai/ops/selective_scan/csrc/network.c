@@ -82,6 +82,9 @@ static int64_t product_scratch(const packed_product *packed, int64_t count, int6
 static void run_product(const network_kernel *kernel, const product_job *job, float *scratch, int64_t threads) {
     int64_t blocks = divide_up(job->count, MOST_ROWS), panels = divide_up(job->packed->outputs, PANEL);
     product_phase phase = {.kernel = kernel, .job = *job, .panels = panels, .scratch = scratch};
+    if (blocks == 0) {
+        return;
+    }
     phase.rows = divide_up(divide_up(job->count, blocks), 12) * 12;
     blocks = divide_up(job->count, phase.rows);
     phase.scratch_size = phase.rows * job->packed->inputs;
