@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def fit_calibration(
     part: str = "validation",
     alpha: float = 0.1,
     criterion: str = "youden",
+    groups: Mapping[str, str] | None = None,
 ) -> Path:
     """Predict the validation part with the weights in ``ckpt_dir`` and write calibration.json beside them.
 
@@ -68,6 +69,7 @@ def fit_calibration(
         part: of the data; nothing but validation is accepted.
         alpha: share of prediction sets that may lack the true class.
         criterion: "youden" or "f1", what thresholds maximise.
+        groups: file name → patient or other group; None or empty: images are independent.
 
     Returns:
         The file.
@@ -96,10 +98,10 @@ def fit_calibration(
     own = copy.deepcopy(unwrapped(network)).to(device)
     load_network(own, weights, folder / MODEL_NAME)
     recorder = FeatureRecorder()
-    table = _predicted(own, dataloader, inferer, torch.device(device), amp, class_names, task, recorder)
+    table = _predicted(own, dataloader, inferer, torch.device(device), amp, class_names, task, recorder, groups)
     if table is not None:
         calibration = Calibration.fit(table.labels, table.probabilities, table.class_names, task, alpha, criterion)
-        unusual, remarks = UnusualImages.fit(*recorder.of(table.files), task)
+        unusual, remarks = UnusualImages.fit(*recorder.of(table.files), task, table.groups)
         calibration.remarks.extend(remarks)
         calibration.ood.update({} if unusual is None else _kept(unusual, folder / ARRAYS_NAME))
         content = calibration.to_json()
@@ -118,6 +120,7 @@ def _predicted(
     class_names: Sequence[str],
     task: str,
     recorder: FeatureRecorder,
+    groups: Mapping[str, str] | None,
 ) -> PredictionTable | None:
     """All processes' predictions on the first process, None on the others."""
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
@@ -127,7 +130,7 @@ def _predicted(
             network=network,
             inferer=inferer,
             iteration_update=EvaluationStep(amp),
-            val_handlers=[recorder, PredictionWriter(folder, class_names, softmax=True, task=task)],
+            val_handlers=[recorder, PredictionWriter(folder, class_names, softmax=True, task=task, groups=groups)],
         )
         evaluator.run()
         return PredictionTable.read(Path(folder) / PREDICTIONS_NAME, task) if is_rank_zero() else None

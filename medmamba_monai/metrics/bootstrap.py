@@ -2,14 +2,15 @@
 
 Whole clusters (patients, or images where those are not known) are drawn with replacement. The method is BCa (Efron,
 JASA 1987, doi:10.1080/01621459.1987.10478410): the bootstrap distributions of AUC, sensitivity and the like are skewed
-near 1, and that of the calibration error is shifted, which plain percentiles ignore. The acceleration comes from
-leaving out clusters, in at most `BLOCKS` blocks. Imports numpy and SciPy.
+near 1, which plain percentiles ignore. The acceleration comes from leaving out clusters, in at most `BLOCKS` blocks. No
+method of this kind repairs the calibration error: it is a sum of absolute values, which resampling moves up; see
+metrics.intervals. Imports numpy and SciPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
 BLOCKS = 200
 AT_ONCE = 1 << 24  # weights, 128 MB
 FEWEST_CLUSTERS = 10
+FEW_CLUSTERS = "independent groups or images are too few for an interval"
 CONSTANT = "the same in every resample: the data hold nothing that varies it"
+NO_VALUE = "the value itself is undefined"
 MOST_UNDEFINED = 0.1  # share of resamples; a class that only two patients have is missing from 13 %
 MOST_SHIFTED = 0.9  # share of resamples on one side of the estimate
 
@@ -49,6 +52,10 @@ class Interval:
     def listed(self) -> list[float] | None:
         """Low and high as JSON has them, or None."""
         return None if self.bounds is None else list(self.bounds)
+
+    def without(self, reason: str) -> Interval:
+        """No interval for this reason; what has none because nothing varies it keeps its own."""
+        return self if self.reason in (CONSTANT, NO_VALUE) else replace(self, bounds=None, reason=reason)
 
 
 def cluster_numbers(clusters: Sequence[Any] | None, count: int) -> npt.NDArray[np.intp]:
@@ -106,8 +113,7 @@ def bootstrap_intervals(
     """
     whole = metrics(np.ones((1, clusters)))
     if clusters < FEWEST_CLUSTERS:
-        reason = f"{clusters} independent groups or images are too few for an interval"
-        return {key: Interval(None, reason) for key in whole}
+        return {key: Interval(None, f"{clusters} {FEW_CLUSTERS}") for key in whole}
     generator, count = np.random.default_rng(seed), min(clusters, BLOCKS)
     drawn = _in_parts(metrics, lambda part: _draw(generator, clusters, part.stop - part.start), resamples, clusters)
     blocks = np.random.default_rng(seed).permutation(clusters) % count
@@ -135,7 +141,7 @@ def bca_interval(estimate: float, drawn: Values, left_out: Values, level: float 
     defined = drawn[np.isfinite(drawn)]
     undefined = drawn.size - defined.size
     if not np.isfinite(estimate):
-        return Interval(None, "the value itself is undefined", undefined)
+        return Interval(None, NO_VALUE, undefined)
     if undefined > MOST_UNDEFINED * drawn.size:
         return Interval(None, f"undefined in {undefined} of {drawn.size} resamples: too few groups", undefined)
     if np.ptp(defined) <= 1e-12:

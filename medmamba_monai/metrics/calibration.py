@@ -104,6 +104,8 @@ class Calibration:
         truth = check_labels(labels, values, task)
         temperature, remarks = _temperature(truth, values, task)
         calibrated = values if temperature is None else temper(values, temperature, task)
+        if len(truth) < FEW_IMAGES:
+            remarks.append(f"fitted on only {len(truth)} images: expect the numbers to vary")
         thresholds, reasons = fit_thresholds(truth, values, class_names, task, criterion)
         after, _ = fit_thresholds(truth, calibrated, class_names, task, criterion)
         set_threshold = None
@@ -248,4 +250,4 @@ def _temperature(truth: Any, values: Any, task: str) -> tuple[float | None, list
     if temperature is None:
         reason = "the likelihood has no maximum, as where every validation image is classified right"
         return None, [f"no temperature: {reason}"]
-    return temperature, [f"fitted on only {n} images: expect the numbers to vary"] if n < FEW_IMAGES else []
+    return temperature, []

@@ -3,8 +3,9 @@
 M. Sadinle, J. Lei, L. Wasserman, Least ambiguous set-valued classifiers with bounded error levels, JASA 114:223, 2019
 (LAC): a class belongs to the set where its probability is high enough, measured on images that were not trained on.
 Over images exchangeable with those, the set holds the true class with probability 1 - alpha or more, whatever the
-network. Sets may be empty: no class is probable enough. Where an image may have several classes there is no one true
-class to hold.
+network, where nothing but the threshold was fitted on them. Weights and temperature chosen on the same images take a
+little of it: see docs/calibration.md. Sets may be empty: no class is probable enough. Where an image may have several
+classes there is no one true class to hold.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 DeLong et al., Biometrics 1988 (doi:10.2307/2531595), from midranks as Sun and Xu, IEEE Signal Processing Letters 2014
 (doi:10.1109/LSP.2014.2337313). DeLong's variance takes images for independent; where a patient has several, Obuchowski,
 Biometrics 1997 (doi:10.2307/2533958) adds up the components by patient first. With one image a patient both agree.
+From two to four patients with a class the intervals are too narrow, whichever the method: there are none.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Areas", "AucTest", "delong_areas", "delong_interval", "delong_test"]
+from medmamba_monai.metrics.bootstrap import FEW_CLUSTERS, FEWEST_CLUSTERS
 
-FEWEST = 2
+__all__ = ["Areas", "AucTest", "delong_areas", "delong_interval", "delong_test", "too_few"]
+
+FEWEST = 5  # of 95 % intervals from 2, 3, 4, 5 images with a class and 50 without, 84, 87, 90, 90 % hold the AUC
 
 Values = npt.NDArray[np.float64]
 
@@ -57,12 +60,13 @@ def delong_areas(truth: Any, values: Any, member: Any = None) -> Areas:
         member: (N,) numbers of the patients or groups the images belong to; None: images are independent.
 
     Returns:
-        The covariance is None where fewer than two groups have positive or negative images.
+        The covariance is None where `too_few` has a reason.
 
     Example:
-        >>> areas = delong_areas([1, 1, 0, 0], [[0.9, 0.4, 0.5, 0.1]])
-        >>> float(areas.auc[0]), float(areas.covariance[0, 0])
-        (0.75, 0.125)
+        >>> truth = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+        >>> areas = delong_areas(truth, [[0.9, 0.4, 0.9, 0.9, 0.9, 0.5, 0.1, 0.1, 0.1, 0.1]])
+        >>> float(areas.auc[0].round(3)), float(areas.covariance[0, 0].round(5))
+        (0.96, 0.0032)
     """
     from scipy.stats import rankdata
 
@@ -75,8 +79,9 @@ def delong_areas(truth: Any, values: Any, member: Any = None) -> Areas:
     under = 1 - (ranks[:, ~flags] - rankdata(scores[:, ~flags], axis=1)) / positives
     auc = over.mean(1)
     with_positive, with_negative = np.unique(groups[flags]).size, np.unique(groups[~flags]).size
-    if min(with_positive, with_negative) < FEWEST:
-        return Areas(auc, None, "fewer than two groups or images have, or lack, the class")
+    reason = too_few(flags, groups)
+    if reason:
+        return Areas(auc, None, reason)
     number = np.unique(groups, return_inverse=True)[1]
     total = int(number.max()) + 1
     above = np.stack([np.bincount(number[flags], row, total) for row in over - auc[:, None]])
@@ -88,6 +93,26 @@ def delong_areas(truth: Any, values: Any, member: Any = None) -> Areas:
         + (cross + cross.T) / (positives * negatives)
     )
     return Areas(auc, covariance)
+
+
+def too_few(truth: Any, member: Any) -> str:
+    """Why the patients or images are too few for an interval of a class's AUC or average precision; empty: enough.
+
+    Args:
+        truth: (N,) whether an image has the class.
+        member: (N,) numbers of the patients or groups the images belong to.
+
+    Example:
+        >>> too_few([1] * 4 + [0] * 50, range(54))
+        'only 4 groups or images have the class: fewer than 5'
+    """
+    flags, groups = np.asarray(truth, dtype=bool), np.asarray(member)
+    for words, which in (("have", flags), ("lack", ~flags)):
+        count = np.unique(groups[which]).size
+        if count < FEWEST:
+            return f"only {count} groups or images {words} the class: fewer than {FEWEST}"
+    total = np.unique(groups).size
+    return f"{total} {FEW_CLUSTERS}" if total < FEWEST_CLUSTERS else ""
 
 
 def delong_interval(auc: float, variance: float, level: float = 0.95) -> tuple[float, float] | None:
@@ -109,9 +134,11 @@ def delong_test(areas: Areas, level: float = 0.95) -> AucTest | None:
     """Compare the first two models; None where their difference has no variance.
 
     Example:
-        >>> first, second = [0.9, 0.8, 0.7, 0.4, 0.5, 0.1], [0.9, 0.4, 0.7, 0.8, 0.5, 0.1]
-        >>> round(delong_test(delong_areas([1, 1, 1, 0, 0, 0], [first, second])).p, 3)
-        0.221
+        >>> truth = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+        >>> first = [0.9, 0.8, 0.7, 0.9, 0.8, 0.4, 0.5, 0.1, 0.1, 0.2]
+        >>> second = [0.9, 0.4, 0.7, 0.9, 0.8, 0.8, 0.5, 0.1, 0.1, 0.2]
+        >>> round(delong_test(delong_areas(truth, [first, second])).p, 3)
+        0.256
     """
     from scipy.special import ndtr, ndtri
 

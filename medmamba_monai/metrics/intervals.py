@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from medmamba_monai.errors import DataError
 from medmamba_monai.metrics.bootstrap import LEVEL, RESAMPLES, SEED, Interval, bootstrap_intervals, cluster_numbers
-from medmamba_monai.metrics.delong import delong_areas, delong_interval
+from medmamba_monai.metrics.delong import delong_areas, delong_interval, too_few
 from medmamba_monai.metrics.resampled import Key, ResampledMetrics
 
-__all__ = ["Predictions", "delong_variance", "numbered", "report_intervals", "resampling"]
+__all__ = ["Predictions", "delong_variance", "numbered", "report_intervals", "resampling", "unsound"]
+
+BIASED = "resampling biases the calibration error upwards"
+RANKED = ("auc", "average_precision")
 
 PROPORTIONS = {"accuracy", "exact_match", "sensitivity", "specificity"}
 """Shares of images that are right; at 0 and 1 the bootstrap has nothing to vary, and the exact binomial takes over."""
@@ -78,6 +81,8 @@ def report_intervals(
     member = numbered(clusters, len(predictions.truth))
     metrics = predictions.resampled(member)
     found = bootstrap_intervals(metrics, metrics.clusters, resamples, LEVEL, seed)
+    for key, reason in unsound(found, predictions, member).items():
+        found[key] = found[key].without(reason)
     exact: list[str] = []
     for (metric, name), interval in found.items():
         place = report if name is None else report["per_class"][name]
@@ -96,6 +101,27 @@ def report_intervals(
         "exact_binomial": exact,
         "delong": delong_variance(metrics.clusters, len(member)),
     }
+
+
+def unsound(keys: Iterable[Key], predictions: Predictions, member: npt.NDArray[np.intp]) -> dict[Key, str]:
+    """Which metrics get no interval from resampling, however many resamples, and why.
+
+    The calibration error does not, nor do AUC and average precision of a class that few patients have or lack, with the
+    means over the classes that they enter: in simulated studies such intervals miss the true value far too often.
+    """
+    few = {
+        name: reason
+        for index, name in enumerate(predictions.class_names)
+        if (reason := too_few(predictions.truth[:, index], member))
+    }
+    found: dict[Key, str] = {}
+    for metric, name in keys:
+        if metric == "ece":
+            found[metric, name] = BIASED
+        elif metric in RANKED and (few if name is None else name in few):
+            lacking = next(iter(few)) if name is None else name
+            found[metric, name] = few[lacking] + (f" ('{lacking}')" if name is None else "")
+    return found
 
 
 def numbered(clusters: Sequence[Any] | None, count: int) -> npt.NDArray[np.intp]:

@@ -9,7 +9,7 @@ docs/calibration.md compares them on real images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medmamba_monai.errors import DataError
+from medmamba_monai.metrics.bootstrap import cluster_numbers
 
 __all__ = ["LEAST_IMAGES", "Gaussian", "UnusualImages", "detection_auroc", "energy"]
 
 LEAST_IMAGES = 20
+FEW_GROUPS = 20
 FOLDS = 20
 USUAL = 0.95
 
@@ -104,13 +106,19 @@ class UnusualImages:
     scales: dict[str, tuple[float, float]]
 
     @classmethod
-    def fit(cls, logits: Any, features: Any | None, task: str = "multiclass") -> tuple[UnusualImages | None, list[str]]:
-        """Learn from the validation part; distances are measured on images left out of the fit, in 20 folds.
+    def fit(
+        cls, logits: Any, features: Any | None, task: str = "multiclass", groups: Sequence[Any] | None = None
+    ) -> tuple[UnusualImages | None, list[str]]:
+        """Learn from the validation part; distances are measured on patients left out of the fit, in 20 folds.
+
+        Images of one patient resemble each other: beside others of its own an image looks more usual than one of a new
+        patient does.
 
         Args:
             logits: (N, C).
             features: (N, D) pooled features, or None.
             task: "multiclass" or "multilabel".
+            groups: (N,) patients or other groups that images belong to; None: images are independent.
 
         Returns:
             The scorer, None where there are too few images; and remarks.
@@ -119,11 +127,15 @@ class UnusualImages:
         if len(values) < LEAST_IMAGES:
             return None, [f"no ood_score: it needs {LEAST_IMAGES} validation images, there are {len(values)}"]
         raw, gaussian, remarks = {"energy": energy(values, task)}, None, []
+        member = cluster_numbers(groups, len(values))
+        count = int(member.max()) + 1
+        if count < FEW_GROUPS:
+            remarks.append(f"ood_score rests on only {count} patients or groups: more or less than 5 % may lie above 1")
         if features is None:
             remarks.append("ood_score is the energy: the network has no forward_features to take features from")
         else:
             try:
-                raw["mahalanobis"] = _left_out(np.asarray(features, dtype=np.float64))
+                raw["mahalanobis"] = _left_out(np.asarray(features, dtype=np.float64), member)
                 gaussian = Gaussian.fit(features)
             except DataError as error:
                 remarks.append(f"ood_score is the energy: {error}")
@@ -164,9 +176,13 @@ class UnusualImages:
         return cls(gaussian, task, scales)
 
 
-def _left_out(features: Values) -> Values:
-    folds = np.random.default_rng(0).permutation(len(features)) % FOLDS
+def _left_out(features: Values, member: npt.NDArray[np.intp]) -> Values:
+    """Distances (N,) of images from a fit without their fold; the images of a group (N,) are in one fold."""
+    count = int(member.max()) + 1
+    if count < 2:
+        raise DataError("all images belong to one patient or group, so that none can be left out")
+    folds = (np.random.default_rng(0).permutation(count) % FOLDS)[member]
     distances = np.empty(len(features))
-    for fold in range(FOLDS):
+    for fold in range(min(count, FOLDS)):
         distances[folds == fold] = Gaussian.fit(features[folds != fold]).distance(features[folds == fold])
     return distances

@@ -6,23 +6,34 @@ Imports errors and the other metrics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medmamba_monai.errors import DataError
+from medmamba_monai.metrics.binary import CLASS_METRICS
 from medmamba_monai.metrics.bootstrap import CONSTANT, LEVEL, RESAMPLES, SEED, Interval, bootstrap_intervals
 from medmamba_monai.metrics.delong import delong_areas, delong_test
-from medmamba_monai.metrics.intervals import Predictions, delong_variance, numbered, resampling
+from medmamba_monai.metrics.intervals import Predictions, delong_variance, numbered, resampling, unsound
 from medmamba_monai.metrics.resampled import Key
 from medmamba_monai.metrics.table import PredictionTable
-from medmamba_monai.metrics.tasks import predictions_of, score_mode
+from medmamba_monai.metrics.tasks import predictions_of, score_mode, score_names
 
 __all__ = ["NOISE", "align", "compare_tables", "verdict"]
 
 NOISE = "noise"
+FEWEST_DISCORDANT = 6
+"""Where only n images or patients tell the models apart, the exact p is 2^(1 - n) at best: 0.06 for five."""
+
+COUNTED = (
+    *("accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity", "mcc", "kappa", "quadratic_kappa"),
+    *("exact_match", "hamming_loss"),
+)
+"""Metrics of what is predicted, not of the probabilities."""
+RIGHT = ("accuracy", "balanced_accuracy", "exact_match")
+"""Those that depend on nothing but which images are right."""
 _SHOWN = 3
 
 Values = npt.NDArray[np.float64]
@@ -62,9 +73,8 @@ def align(first: PredictionTable, second: PredictionTable, names: tuple[str, str
     if first.groups is not None and groups is not None:
         differ = [row for row, pair in enumerate(zip(first.groups, groups, strict=True)) if len({*pair}) > 1]
         _refuse("groups", differ, first.files)
-    return PredictionTable(
-        first.class_names, first.files, groups, labels, second.probabilities[np.ix_(rows, columns)], second.task
-    )
+    values = second.probabilities[np.ix_(rows, columns)]
+    return PredictionTable(first.class_names, first.files, groups, labels, values, second.task, digit=second.digit)
 
 
 def compare_tables(
@@ -86,7 +96,8 @@ def compare_tables(
     Returns:
         task, n, class_names; metrics and per_class[name] (metric → a, b, difference = b - a, interval, verdict "a",
         "b", "noise" or None), auc_delong (class → a, b, difference, interval, p, verdict), mcnemar (only_a, only_b:
-        images that one model alone has right, p), resampling, undefined (metric → reason).
+        images that one model alone has right, p), resampling, undefined (metric → reason). A metric that a model lacks
+        is there with None, and so is the interval of one that fewer than `FEWEST_DISCORDANT` patients or images decide.
 
     Raises:
         DataError: as `align`.
@@ -104,6 +115,7 @@ def compare_tables(
     count = models[0].clusters
     whole = [model(np.ones((1, count))) for model in models]
     found = bootstrap_intervals(differences, count, resamples, LEVEL, seed)
+    refused = unsound(found, pair[0], member) | _undecided(found, pair, member)
     undefined: dict[str, str] = {}
     result: dict[str, Any] = {
         "task": first.task,
@@ -115,9 +127,15 @@ def compare_tables(
     for (metric, name), interval in found.items():
         place = result["metrics"] if name is None else result["per_class"][name]
         a, b = (float(values[metric, name][0]) for values in whole)
+        interval = interval.without(refused[metric, name]) if (metric, name) in refused else interval
         place[metric] = _entry(metric, a, b, interval)
         if interval.bounds is None and place[metric]["verdict"] is None:
             undefined[metric if name is None else f"{name}.{metric}"] = interval.reason
+    for metric, name in _lacking(found, pair[0]):
+        place = result["metrics"] if name is None else result["per_class"][name]
+        a, b = (float(values.get((metric, name), [np.nan])[0]) for values in whole)
+        place[metric] = _entry(metric, a, b, Interval(None))
+        undefined[metric if name is None else f"{name}.{metric}"] = _no_probabilities(first, second, pair)
     result["auc_delong"] = _delong(pair, member, undefined)
     result["mcnemar"] = _mcnemar(pair, count, undefined)
     result["resampling"] = {
@@ -165,13 +183,61 @@ def _entry(metric: str, a: float, b: float, interval: Interval) -> dict[str, Any
     }
 
 
+def _undecided(
+    keys: Mapping[Key, Interval], pair: Sequence[Predictions], member: npt.NDArray[np.intp]
+) -> dict[Key, str]:
+    """Metrics of what is predicted that hang on too few patients or images, and why."""
+    truth, (a, b) = pair[0].truth, (each.called for each in pair)
+    of_class = a != b
+    anywhere = of_class.any(1)
+    right = (truth == a).all(1) != (truth == b).all(1)
+    found: dict[Key, str] = {}
+    for metric, name in keys:
+        differ = right if metric in RIGHT or (metric, pair[0].task) == ("sensitivity", "multiclass") else anywhere
+        if name is not None:
+            index = pair[0].class_names.index(name)
+            counted = {"sensitivity": truth[:, index], "specificity": ~truth[:, index]}
+            differ = of_class[:, index] & counted.get(metric, np.ones(len(truth), dtype=bool))
+        count = np.unique(member[differ]).size
+        if metric in COUNTED and count < FEWEST_DISCORDANT:
+            found[metric, name] = f"the models differ on {count} groups or images: fewer than {FEWEST_DISCORDANT}"
+    return found
+
+
+def _lacking(found: Mapping[Key, Interval], predictions: Predictions) -> Iterator[Key]:
+    """Metrics of the task that one model, or both, do not have: those of probabilities."""
+    wanted: list[Key] = [(metric, None) for metric in score_names(predictions.task)]
+    wanted += [(metric, name) for name in predictions.class_names for metric in CLASS_METRICS]
+    yield from (key for key in wanted if key not in found)
+
+
+def _no_probabilities(first: PredictionTable, second: PredictionTable, pair: Sequence[Predictions]) -> str:
+    """Which model's rows are no probabilities, with the first of them."""
+    reasons = []
+    for side, table, each in zip("AB", (first, second), pair, strict=True):
+        if not each.probabilities:
+            row = int((_negative(table) | table.off).argmax())
+            reasons.append(
+                f"{side}: the probabilities of {table.files[row]} sum to {table.probabilities[row].sum():.4g}"
+            )
+    return "; ".join(reasons)
+
+
 def _number(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
 def _predictions(table: PredictionTable, threshold: float) -> Predictions:
     options = {"threshold": threshold} if table.task == "multilabel" else {}
-    return predictions_of(table.task)(table.labels, table.probabilities, table.class_names, **options)
+    found = predictions_of(table.task)(table.labels, table.probabilities, table.class_names, **options)
+    if table.task == "multilabel":
+        return found
+    # a table of few digits is one of probabilities all the same
+    return found._replace(probabilities=not (_negative(table) | table.off).any())
+
+
+def _negative(table: PredictionTable) -> npt.NDArray[np.bool_]:
+    return np.asarray((table.probabilities < 0).any(1))
 
 
 def _delong(pair: Sequence[Predictions], member: npt.NDArray[np.intp], undefined: dict[str, str]) -> dict[str, Any]:

@@ -109,6 +109,17 @@ class Showing(Linear):
         return self.norm(x)
 
 
+def test_patients_are_left_out_whole(tmp_path: Path) -> None:
+    kept(tmp_path)
+    alone = json.loads(fit(Showing(), tmp_path).read_text())
+    assert not [remark for remark in alone["remarks"] if "patients" in remark]
+    groups = {f"{index}.png": f"P{index // 6}" for index in range(60)}
+    grouped = json.loads(fit(Showing(), tmp_path, groups=groups).read_text())
+    assert any("only 10 patients or groups" in remark for remark in grouped["remarks"])
+    assert grouped["ood"]["scales"]["mahalanobis"] != alone["ood"]["scales"]["mahalanobis"]
+    assert grouped["temperature"] == alone["temperature"]
+
+
 def test_the_stored_score_tells_planted_images(tmp_path: Path) -> None:
     kept(tmp_path)
     fit(Showing(), tmp_path)

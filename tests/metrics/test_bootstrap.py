@@ -8,6 +8,7 @@ from scipy import stats
 
 from medmamba_monai.metrics import bootstrap
 from medmamba_monai.metrics.bootstrap import (
+    Interval,
     bca_interval,
     bootstrap_intervals,
     cluster_numbers,
@@ -90,6 +91,13 @@ def test_where_there_is_no_interval(estimate: float, drawn: np.ndarray, words: s
 def test_few_clusters_give_no_interval() -> None:
     found = bootstrap_intervals(mean_of(np.arange(9.0)), 9)["mean", None]  # type: ignore[arg-type]
     assert found.bounds is None and "9 independent groups or images are too few" in found.reason
+
+
+def test_an_interval_that_is_taken_away_keeps_its_count() -> None:
+    found = Interval((0.1, 0.2), "", 7).without("biased")
+    assert (found.bounds, found.reason, found.undefined) == (None, "biased", 7)
+    same = bca_interval(1.0, np.ones(100), np.ones(2))
+    assert same.without("biased") == same  # two equal models: there is nothing to be biased
 
 
 def test_cluster_numbers() -> None:

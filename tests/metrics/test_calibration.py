@@ -83,6 +83,7 @@ def test_perfect_validation_gives_no_temperature_but_sets() -> None:
     calibration = Calibration.fit(labels, probabilities, NAMES)
     assert calibration.temperature is None
     assert "classified right" in calibration.remarks[0]
+    assert f"fitted on only {calibration.n} images: expect the numbers to vary" in calibration.remarks
     assert calibration.sets(probabilities[:2]) == [["a"], ["b"]]
 
 

@@ -96,16 +96,32 @@ def test_variance_of_repeated_draws_of_patients() -> None:
 
 
 def test_where_there_is_no_interval() -> None:
-    perfect = delong_areas([1, 1, 0, 0], [[0.9, 0.8, 0.2, 0.1]])
+    ten = np.arange(10) < 5
+    perfect = delong_areas(ten, [np.linspace(1, 0, 10)])
     assert perfect.auc[0] == 1 and perfect.covariance is not None
     assert delong_interval(1.0, float(perfect.covariance[0, 0])) is None
     assert delong_interval(0.5, 0.0) is None
-    lone = delong_areas([1, 0, 0], [[0.9, 0.8, 0.2]])
-    assert lone.covariance is None and "fewer than two" in lone.reason and delong_test(lone) is None
-    one_patient = delong_areas([1, 1, 0, 0], [[0.9, 0.1, 0.3, 0.2]], ["a", "a", "b", "c"])
-    assert one_patient.covariance is None
     truth, values, _ = data()
     assert delong_test(delong_areas(truth, values[[0, 0]])) is None  # a model and itself
+
+
+@pytest.mark.parametrize(("positives", "word"), [(4, "have"), (56, "lack")])
+def test_few_images_of_a_class_give_no_interval(positives: int, word: str) -> None:
+    """In simulated studies with two to four of them intervals hold the AUC too rarely."""
+    _, values, _ = data()
+    few = delong_areas(np.arange(60) < positives, values[:2])
+    assert few.covariance is None and f"only 4 groups or images {word} the class" in few.reason
+    assert np.isfinite(few.auc).all() and delong_test(few) is None
+    assert delong_areas(np.arange(60) < 5, values).covariance is not None
+
+
+def test_few_groups_give_no_interval_however_many_images() -> None:
+    truth, values, _ = data()
+    nine = delong_areas(truth, values, np.arange(60) % 9)
+    assert nine.covariance is None and nine.reason.startswith("9 independent groups or images are too few")
+    four = delong_areas(np.arange(60) < 20, values, np.minimum(np.arange(60) // 5, 20))
+    assert four.covariance is None and "only 4 groups or images have" in four.reason
+    assert delong_areas(truth, values, np.arange(60) % 10).covariance is not None
 
 
 def test_intervals_stay_within_0_and_1() -> None:

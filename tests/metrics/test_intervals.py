@@ -39,7 +39,8 @@ def test_every_number_has_an_interval_around_it() -> None:
         places = [report, *report["per_class"].values()]
         for place in places:
             for metric, interval in place["intervals"].items():
-                if metric in ("ece", "log_loss") and interval is None:
+                if metric == "ece":
+                    assert interval is None
                     continue
                 low, high = interval
                 assert low <= place[metric] <= high, metric
@@ -68,16 +69,40 @@ def test_clusters_widen_the_intervals_and_are_named() -> None:
     assert together["auc_delong"]["a"] == pytest.approx(expected)
 
 
-def test_a_class_of_two_patients_has_no_interval_and_says_so() -> None:
+def test_the_calibration_error_has_no_interval() -> None:
+    """It is a sum of absolute values: resamples of a calibrated network lie above it, and never reach the true 0."""
+    for report in reports():
+        assert report["ece"] is not None and report["intervals"]["ece"] is None
+        assert "biases the calibration error" in report["undefined"]["intervals.ece"]
+        assert "biases the calibration error" in report["undefined"]["a.intervals.ece"]
+
+
+@pytest.mark.parametrize("few", [2, 4])
+def test_a_class_of_few_patients_has_no_interval_and_says_so(few: int) -> None:
     labels, values = data()
     labels[labels == 2] = 0
-    labels[[4, 5]] = 2
+    labels[4 : 4 + few] = 2
     report = classification_report(labels, values, NAMES, clusters=np.arange(90).tolist(), resamples=1000)
-    assert report["auc"] is not None and report["intervals"]["auc"] is None
-    assert "resamples: too few groups" in report["undefined"]["intervals.auc"]
-    assert 80 < report["resampling"]["undefined_resamples"]["c.auc"] < 190  # exp(-2) of them
-    assert report["per_class"]["a"]["intervals"]["auc"] is not None
+    rare = report["per_class"]["c"]
+    for metric in ("auc", "average_precision"):
+        assert report[metric] is not None and report["intervals"][metric] is None
+        assert rare[metric] is not None and rare["intervals"][metric] is None
+        assert report["per_class"]["a"]["intervals"][metric] is not None
+        reason = f"only {few} groups or images have the class: fewer than 5"
+        assert report["undefined"][f"c.intervals.{metric}"] == reason
+        assert report["undefined"][f"intervals.{metric}"] == f"{reason} ('c')"
+    assert report["auc_delong"]["c"] is None and "fewer than 5" in report["undefined"]["c.auc_delong"]
     assert report["intervals"]["accuracy"] is not None
+    if few == 2:
+        assert 80 < report["resampling"]["undefined_resamples"]["c.auc"] < 190  # exp(-2) of them
+
+
+def test_five_patients_with_a_class_have_intervals() -> None:
+    labels, values = data()
+    labels[labels == 2] = 0
+    labels[4:9] = 2
+    report = classification_report(labels, values, NAMES, resamples=300)
+    assert report["intervals"]["auc"] is not None and report["auc_delong"]["c"] is not None
 
 
 def test_an_absent_class_has_neither_value_nor_interval_nor_a_second_reason() -> None:

@@ -53,6 +53,38 @@ def test_few_images_do_not_make_others_look_unusual() -> None:
     assert (outside > np.quantile(inside, 0.95)).mean() > 0.15
 
 
+def patients(count: int, images: int, seed: int) -> np.ndarray:
+    """Features of patients whose images resemble each other."""
+    rng, spread = np.random.default_rng(seed), np.linspace(2, 0.2, 24)
+    own = np.repeat(rng.normal(size=(count, 24)), images, axis=0)
+    return (0.9 * own + np.sqrt(1 - 0.9**2) * rng.normal(size=own.shape)) * spread
+
+
+def test_one_in_twenty_images_of_new_patients_lies_above_1() -> None:
+    logits = np.random.default_rng(1).normal(size=(1000, 3))
+    apart, together = [], []
+    for seed in range(8):
+        validation, others = patients(40, 5, seed), patients(400, 1, 100 + seed)
+        groups = [f"P{index // 5}" for index in range(200)]
+        for shares, known in ((apart, None), (together, groups)):
+            found, remarks = UnusualImages.fit(logits[:200], validation, groups=known)
+            assert found is not None and remarks == []
+            shares.append((found.score(logits[:400], others) > 1).mean())
+    assert np.mean(together) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(apart) > 0.15  # images of the same patient make those left out look usual
+
+
+def test_few_patients_are_remarked() -> None:
+    logits = np.random.default_rng(1).normal(size=(60, 3))
+    found, remarks = UnusualImages.fit(logits, features(60, 0), groups=np.arange(60) % 19)
+    assert found is not None and found.gaussian is not None
+    assert remarks == ["ood_score rests on only 19 patients or groups: more or less than 5 % may lie above 1"]
+    assert UnusualImages.fit(logits, features(60, 0), groups=np.arange(60) % 20)[1] == []
+    found, remarks = UnusualImages.fit(logits, features(60, 0), groups=["P1"] * 60)
+    assert found is not None and found.gaussian is None
+    assert "all images belong to one patient or group" in remarks[1]
+
+
 def test_planted_images_are_found() -> None:
     logits = np.random.default_rng(1).normal(size=(100, 3))
     found, _ = UnusualImages.fit(logits, features(100, 0))

@@ -143,6 +143,78 @@ def test_absent_classes_give_no_number() -> None:
     json.dumps(result, allow_nan=False)
 
 
+def test_the_calibration_error_gets_no_verdict() -> None:
+    result = compare_tables(table(0.1, 1), table(0.9, 2), resamples=200)
+    for place, label in ((result["metrics"], "ece"), (result["per_class"]["a"], "a.ece")):
+        assert place["ece"]["difference"] is not None
+        assert place["ece"]["interval"] is place["ece"]["verdict"] is None
+        assert "biases the calibration error" in result["undefined"][label]
+
+
+@pytest.mark.parametrize("which", ["first", "second", "both"])
+def test_rows_that_are_no_probabilities_leave_losses_null_with_the_file(which: str) -> None:
+    a, b = table(0.3, 1), table(0.5, 2)
+    scale = np.where(np.arange(120) == 7, 0.9, 1.0)[:, None]
+    if which != "second":
+        a = replace(a, probabilities=a.probabilities * scale)
+    if which != "first":
+        b = replace(b, probabilities=b.probabilities * scale)
+    result = compare_tables(a, b, resamples=100)
+    sides = {"first": "A", "second": "B", "both": "AB"}[which]
+    reason = "; ".join(f"{side}: the probabilities of 7.png sum to 0.9" for side in sides)
+    for name in ("brier", "log_loss", "ece"):
+        entry = result["metrics"][name]
+        assert [entry["a"] is None, entry["b"] is None] == ["A" in sides, "B" in sides]
+        assert entry["difference"] is entry["interval"] is entry["verdict"] is None
+        assert result["undefined"][name] == reason
+    assert result["per_class"]["a"]["brier"]["difference"] is None and result["undefined"]["a.brier"] == reason
+    assert result["metrics"]["auc"]["interval"] is not None
+    json.dumps(result, allow_nan=False)
+
+
+def changed(count: int) -> tuple[PredictionTable, PredictionTable]:
+    """A model without an error, and one that has ``count`` images wrong."""
+    a = table(3.0, 1)
+    wrong = a.probabilities.copy()
+    wrong[:count] = np.roll(wrong[:count], 1, axis=1)
+    return a, replace(a, probabilities=wrong)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize(("count", "verdict"), [(4, None), (5, None), (6, "a")])
+def test_a_handful_of_images_decides_nothing(count: int, verdict: str | None, task: str) -> None:
+    a, b = changed(count)
+    if task == "multilabel":
+        truth = np.eye(3, dtype=np.int64)[np.arange(120) % 3]
+        a, b = (replace(each, labels=truth, task=task) for each in (a, b))
+    result = compare_tables(a, b, resamples=300)
+    name = "accuracy" if task == "multiclass" else "exact_match"
+    entry = result["metrics"][name]
+    assert entry["verdict"] == verdict and (entry["interval"] is None) == (verdict is None)
+    if verdict is None:
+        assert result["undefined"][name] == f"the models differ on {count} groups or images: fewer than 6"
+        counted = {"f1", "mcc", "sensitivity", "specificity"}
+        assert {result["metrics"][each]["verdict"] for each in counted} == {None}
+    assert result["metrics"]["log_loss"]["interval"] is not None  # of probabilities, not of counts
+
+
+def test_few_patients_that_differ_count_once_however_many_images() -> None:
+    a, b = changed(12)
+    groups = [f"P{n // 4}" for n in range(120)]
+    result = compare_tables(replace(a, groups=groups), b, resamples=300)
+    assert result["metrics"]["accuracy"]["verdict"] is None
+    assert "differ on 3 groups" in result["undefined"]["accuracy"]
+
+
+def test_a_class_of_four_images_has_no_test() -> None:
+    a, b = table(0.3, 1), table(0.9, 2)
+    labels = np.arange(120) % 2
+    labels[:4] = 2
+    result = compare_tables(replace(a, labels=labels), replace(b, labels=labels), resamples=200)
+    assert result["auc_delong"]["c"] is None and "only 4 groups" in result["undefined"]["c.auc_delong"]
+    assert result["metrics"]["auc"]["verdict"] is None and "('c')" in result["undefined"]["auc"]
+
+
 def test_verdicts() -> None:
     assert verdict("mcc", [-0.2, -0.1]) == "a" and verdict("hamming_loss", [-0.2, -0.1]) == "b"
     assert verdict("mcc", None) is None and verdict("mcc", [0.0, 0.1]) == "noise"
