@@ -23,6 +23,7 @@ __all__ = ["figure_png", "overlay_figure", "peak"]
 _SEQUENTIAL, _DIVERGING = "inferno", "RdBu_r"
 _STRONGEST = 99.9  # percentile that gets the strongest colour, so that a few pixels do not pale the rest
 _OPACITY = 0.85
+_LONGEST_LINE = 100  # characters of a title that fit above the narrowest figure
 _AXES = ("rows", "columns", "slices")
 Array = NDArray[np.float32]
 
@@ -49,9 +50,10 @@ def overlay_figure(
     """Draw an image beside the same image under its map; a volume as three planes through the map's peak.
 
     Args:
-        image: (C, H, W) or (C, H, W, D) in [0, 1], one channel or three.
+        image: (C, H, W) in [0, 1] or (C, H, W, D) of any range, shown from its 1st to its 99th percentile; one channel
+            or three.
         heat: the map, (H, W) or (H, W, D).
-        title: above everything.
+        title: above everything, taken literally; of lines that are too long the end is shown.
         unit: of the map, at the colour bar.
         signed: whether zero lies in the middle of the colours.
         spacing: of a volume's voxels in mm along each axis, for the shape of its planes.
@@ -72,7 +74,8 @@ def overlay_figure(
     tall = side * ratio * (2 if len(views) > 1 else 1)
     low = 0.0 if not panels else figure.get_figwidth() / (len(panels) + 0.6) * ratio + 0.5
     figure.set_figheight(tall + low + 0.8)
-    figure.suptitle(title, fontsize=11)
+    lines = [line if len(line) <= _LONGEST_LINE else f"…{line[1 - _LONGEST_LINE :]}" for line in title.split("\n")]
+    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)  # a dollar in a name is a dollar
     heights = [tall, low] if panels else [tall]
     parts: Any = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
     if _draw(parts[0, 0], views, unit, signed) == 0:
@@ -92,9 +95,9 @@ class _View:
 
 
 def _views(image: NDArray[Any], heat: NDArray[Any], spacing: Sequence[float] | None) -> list[_View]:
-    shown = np.moveaxis(np.clip(image, 0, 1), 0, -1)
     if heat.ndim == 2:
-        return [_View(shown, heat, (1.0, 1.0), "")]
+        return [_View(np.moveaxis(np.clip(image, 0, 1), 0, -1), heat, (1.0, 1.0), "")]
+    shown = np.moveaxis(_stretched(image), 0, -1)
     sizes = [1.0] * 3 if spacing is None else [float(size) for size in spacing]
     place, views = peak(heat), []
     for axis in (2, 0, 1):
@@ -105,6 +108,14 @@ def _views(image: NDArray[Any], heat: NDArray[Any], spacing: Sequence[float] | N
         name = f"{_AXES[rest[0]]} and {_AXES[rest[1]]}, {_AXES[axis][:-1]} {place[axis] + 1} of {heat.shape[axis]}"
         views.append(_View(picture, plane, (sizes[rest[0]], sizes[rest[1]]), name))
     return views
+
+
+def _stretched(volume: NDArray[Any]) -> Array:
+    """A volume of any range in [0, 1], by its percentiles; by its extremes where nearly all of it is ground."""
+    low, high = np.percentile(volume, (1, 99))
+    if high <= low:
+        low, high = volume.min(), volume.max()
+    return np.asarray(np.clip((volume - low) / (high - low if high > low else 1.0), 0, 1), dtype=np.float32)
 
 
 def _draw(figure: Any, views: list[_View], unit: str, signed: bool) -> float:
@@ -131,7 +142,7 @@ def _draw_panels(figure: Any, image: NDArray[Any], panels: Sequence[tuple[str, N
         view, strongest = _views(image, heat, None)[0], _strongest(heat)
         _picture(axis, view)
         _heat(axis, heat, strongest, signed=True)
-        axis.set_title(f"{name}\n\u00b1{strongest:.1e}", fontsize=7)
+        axis.set_title(f"{name}\n\u00b1{strongest:.1e}", fontsize=7, parse_math=False)
 
 
 def _strongest(heat: NDArray[Any]) -> float:

@@ -71,3 +71,32 @@ def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ConfigError, match="map"):
         overlay_figure(np.zeros((1, 10, 10)), np.zeros((10, 11)), "t")
     assert peak(np.array([[0, 1], [5, 2]])) == (1, 0)
+
+
+def test_a_volume_of_any_range_looks_the_same() -> None:
+    volume = np.random.default_rng(0).random((1, 10, 12, 8))
+    shown = [
+        [
+            np.asarray(image.get_array())
+            for axis in overlay_figure(v, volume[0], "t").get_axes()
+            for image in axis.get_images()
+        ]
+        for v in (volume, volume * 1000 - 200)
+    ]
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(*shown, strict=True))
+    assert 0.3 < shown[1][0].mean() < 0.7
+    sparse = np.zeros((1, 20, 20, 20))
+    sparse[0, 3, 10, 6], sparse[0, 3, 10, 5] = 800, 400
+    picture = overlay_figure(sparse, sparse[0], "t").get_axes()[0].get_images()[0].get_array()
+    assert sorted(np.unique(picture)) == [0, 1]
+
+
+def test_names_are_taken_literally_and_long_ones_keep_their_end() -> None:
+    figure = overlay_figure(
+        np.zeros((1, 10, 10)), np.eye(10), f"$\\foo$.png\n{'p' * 150}.png", panels=[("a$_$", np.eye(10))]
+    )
+    figure_png(figure)
+    first, second = figure.get_suptitle().split("\n")
+    assert first == "$\\foo$.png"
+    assert len(second) == 100
+    assert (second[0], second[-6:]) == ("…", "pp.png")
