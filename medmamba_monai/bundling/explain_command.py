@@ -18,6 +18,9 @@ __all__ = ["add_arguments", "run"]
 _METHODS = ("scan", "gradcam", "gradcam++", "occlusion")  # of explain.METHODS, which is imported when it is needed
 _UNREADABLE = 3
 _OF_A_FILE = (DataError, OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError)
+_NO_LOG_ODDS = (
+    "contributions hold step sizes, gates and norms: they sum neither to the log-odds nor to a difference of them"
+)
 _AVERAGED = ("tta", "ensemble", "calibrated")  # keys that make a prediction of more than the network explained
 
 
@@ -74,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
                 sys.stdout.write(f"{file}: {items[-1]['target']} {items[-1]['probability']:.3f}, {overlay}\n")
     finally:
         if items or refused:
-            told = {"method": arguments.method, **options, "items": items}
+            remark = {"remark": _NO_LOG_ODDS} if arguments.method == "scan" else {}
+            told = {"method": arguments.method, **options, **remark, "items": items}
             write_json(arguments.out / INDEX_NAME, told | ({"refused": refused} if refused else {}))
             sys.stdout.write(f"wrote {arguments.out / INDEX_NAME}\n")
     if refused:

@@ -32,6 +32,7 @@ def test_overlays_maps_and_an_index_are_written(bundle: Path, weights: Path, ima
     assert explain(weights.parent, images, "--bundle", bundle, "--out", out, "--device", "cpu") == 0
     index = json.loads((out / "index.json").read_text())
     assert index["method"] == "scan"
+    assert "neither to the log-odds" in index["remark"]
     assert [item["file"] for item in index["items"]] == ["a/one.png", "b/two.png"]
     for item, size in zip(index["items"], [(50, 70), (64, 40)], strict=True):
         assert np.load(out / item["map"]).shape == size
