@@ -135,9 +135,19 @@ def write_overlay(
         signed=method.signed,
         spacing=spacing_of(prepared.affine),
         panels=panels,
+        orientation=_orientation(prepared) if maps[0].ndim == 3 else "",
     )
     content = figure_png(figure)
     write_atomic(path, lambda stream: stream.write(content))
+
+
+def _orientation(prepared: PreparedImage) -> str:
+    """The sides a volume's axes run towards; empty where they may not be known: then the affine is spacings alone."""
+    import nibabel
+
+    turns = prepared.affine[:3, :3]
+    unknown = np.array_equal(turns, np.diag(np.abs(np.diag(turns))))
+    return "" if unknown else "".join(nibabel.aff2axcodes(prepared.affine))
 
 
 def write_map(folder: Path, stem: str, prepared: PreparedImage, heat: NDArray[np.float32]) -> str:

@@ -25,6 +25,7 @@ _STRONGEST = 99.9  # percentile that gets the strongest colour, so that a few pi
 _OPACITY = 0.85
 _LONGEST_LINE = 100  # characters of a title that fit above the narrowest figure
 _AXES = ("rows", "columns", "slices")
+_OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 Array = NDArray[np.float32]
 
 
@@ -46,6 +47,7 @@ def overlay_figure(
     signed: bool = False,
     spacing: Sequence[float] | None = None,
     panels: Sequence[tuple[str, NDArray[Any]]] = (),
+    orientation: str = "",
 ) -> Figure:
     """Draw an image beside the same image under its map; a volume as three planes through the map's peak.
 
@@ -59,6 +61,7 @@ def overlay_figure(
         spacing: of a volume's voxels in mm along each axis, for the shape of its planes.
         panels: names and maps of parts, drawn small in a row of their own, each with a colour scale of its own;
             pictures only.
+        orientation: the sides that a volume's axes run towards, such as "PLS", to be named at the edges of its planes.
 
     Raises:
         ConfigError: image and map do not fit together.
@@ -67,7 +70,7 @@ def overlay_figure(
 
     if image.shape[1:] != heat.shape or heat.ndim not in (2, 3) or len(image) not in (1, 3):
         raise ConfigError(f"an image {image.shape} and a map {heat.shape}", remedy="give (C, *spatial) and (*spatial)")
-    views = _views(image, heat, spacing)
+    views = _views(image, heat, spacing, orientation)
     ratio = max(0.4, min(2.5, sum(view.height / view.width for view in views) / len(views)))
     side = 3.4 if len(views) > 1 else 4.6
     figure = Figure(figsize=(side * (3 if len(views) > 1 else 2) + 1.0, 0.9), dpi=150, layout="constrained")
@@ -86,15 +89,17 @@ def overlay_figure(
 
 
 class _View:
-    """A plane to draw: picture (H, W) or (H, W, 3), map (H, W), size of a pixel, name."""
+    """A plane to draw: picture (H, W) or (H, W, 3), map (H, W), size of a pixel, name, sides below and at the right."""
 
-    def __init__(self, picture: Array, heat: Array, pixel: tuple[float, float], name: str) -> None:
-        self.picture, self.heat, self.name = picture, heat, name
+    def __init__(self, picture: Array, heat: Array, pixel: tuple[float, float], name: str, edges: str = "") -> None:
+        self.picture, self.heat, self.name, self.edges = picture, heat, name, edges
         self.aspect = pixel[0] / pixel[1]
         self.height, self.width = heat.shape[0] * self.aspect, heat.shape[1]
 
 
-def _views(image: NDArray[Any], heat: NDArray[Any], spacing: Sequence[float] | None) -> list[_View]:
+def _views(
+    image: NDArray[Any], heat: NDArray[Any], spacing: Sequence[float] | None, orientation: str = ""
+) -> list[_View]:
     if heat.ndim == 2:
         return [_View(np.moveaxis(np.clip(image, 0, 1), 0, -1), heat, (1.0, 1.0), "")]
     shown = np.moveaxis(_stretched(image), 0, -1)
@@ -103,10 +108,12 @@ def _views(image: NDArray[Any], heat: NDArray[Any], spacing: Sequence[float] | N
     for axis in (2, 0, 1):
         rest = [other for other in range(3) if other != axis]
         picture, plane = np.take(shown, place[axis], axis), np.take(heat, place[axis], axis)
+        edges = "".join(orientation[other] for other in rest) if orientation else ""
         if axis != 2:  # slices run upwards in planes that are cut across them
             picture, plane, rest = picture.swapaxes(0, 1)[::-1], plane.T[::-1], rest[::-1]
+            edges = _OPPOSITE[edges[1]] + edges[0] if edges else ""
         name = f"{_AXES[rest[0]]} and {_AXES[rest[1]]}, {_AXES[axis][:-1]} {place[axis] + 1} of {heat.shape[axis]}"
-        views.append(_View(picture, plane, (sizes[rest[0]], sizes[rest[1]]), name))
+        views.append(_View(picture, plane, (sizes[rest[0]], sizes[rest[1]]), name, edges))
     return views
 
 
@@ -127,12 +134,24 @@ def _draw(figure: Any, views: list[_View], unit: str, signed: bool) -> float:
     for view, plain, covered in zip(views, axes[0], axes[1], strict=True):
         _picture(plain, view)
         plain.set_title(view.name, fontsize=8)
+        _name_edges(plain, view.edges)
         _picture(covered, view)
         drawn = _heat(covered, view.heat, strongest, signed)
     bar = figure.colorbar(drawn, ax=axes[1].tolist() if count > 1 else axes.ravel().tolist(), shrink=0.85)
     bar.set_label(unit, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return strongest
+
+
+def _name_edges(axis: Any, edges: str) -> None:
+    """Letters at the four edges of a plane, of the sides below and at the right and of those opposite."""
+    if not edges:
+        return
+    below, right = edges
+    places = ((0.5, 0.03, below), (0.97, 0.5, right), (0.5, 0.97, _OPPOSITE[below]), (0.03, 0.5, _OPPOSITE[right]))
+    box = {"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0}
+    for x, y, side in places:
+        axis.text(x, y, side, transform=axis.transAxes, color="white", fontsize=8, ha="center", va="center", bbox=box)
 
 
 def _draw_panels(figure: Any, image: NDArray[Any], panels: Sequence[tuple[str, NDArray[Any]]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -98,6 +99,20 @@ def test_contributions_keep_their_sum_in_the_voxels_of_the_file(head: PreparedIm
     heat = in_file(head, Explanation("scan", maps, torch.tensor([0]), torch.tensor([[0.7, 0.3]]), {}))[0]
     assert heat.shape == head.picture.shape[1:]
     assert heat.sum() == pytest.approx(float(maps.sum()), rel=0.03)
+
+
+def test_the_sides_of_a_volume_are_named_where_they_are_known(
+    head: PreparedImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medmamba_monai.bundling import explained
+
+    seen = []
+    monkeypatch.setattr(explained, "overlay_figure", lambda *args, **options: seen.append(options["orientation"]))
+    monkeypatch.setattr(explained, "figure_png", lambda figure: b"")
+    given = Explanation("gradcam", torch.zeros(1), torch.tensor([0]), torch.tensor([[1.0]]), {})
+    for prepared in (head, replace(head, affine=np.diag([1.0, 2.0, 3.0, 1.0]))):
+        write_overlay(tmp_path / "o.png", prepared, [head.picture[0]], given, "title")
+    assert seen == ["PLS", ""]
 
 
 def test_the_map_of_a_nifti_file_has_its_voxel_grid(head: PreparedImage, tmp_path: Path) -> None:

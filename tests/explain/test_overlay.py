@@ -56,6 +56,18 @@ def test_a_volume_is_shown_through_its_peak_in_its_proportions() -> None:
     assert {1.0, 3.0} <= aspects
 
 
+def test_the_edges_of_planes_are_named() -> None:
+    volume = np.zeros((1, 12, 16, 8))
+    figure = overlay_figure(volume, volume[0], "v", orientation="PLS")
+    found = []
+    for axis in figure.get_axes():
+        if axis.texts:
+            at = {text.get_position(): text.get_text() for text in axis.texts}
+            found.append([at[place] for place in ((0.5, 0.97), (0.5, 0.03), (0.03, 0.5), (0.97, 0.5))])
+    assert found == [["A", "P", "R", "L"], ["S", "I", "R", "L"], ["S", "I", "A", "P"]]
+    assert not any(axis.texts for axis in overlay_figure(volume, volume[0], "v").get_axes())
+
+
 def test_an_empty_map_says_so() -> None:
     figure = overlay_figure(np.zeros((1, 10, 10)), np.zeros((10, 10)), "t")
     assert any("zero everywhere" in str(f.get_supxlabel()) for f in figure.subfigs)
