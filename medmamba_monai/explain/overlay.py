@@ -147,7 +147,7 @@ def _name_edges(axis: Any, edges: str) -> None:
     """Letters at the four edges of a plane, of the sides below and at the right and of those opposite."""
     if not edges:
         return
-    below, right = edges
+    below, right = edges[0], edges[1]
     places = ((0.5, 0.03, below), (0.97, 0.5, right), (0.5, 0.97, _OPPOSITE[below]), (0.03, 0.5, _OPPOSITE[right]))
     box = {"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0}
     for x, y, side in places:
