@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medmamba_monai.errors import ConfigError, DataError
+from medmamba_monai.errors import CheckpointError, ConfigError, DataError, MedMambaError
 
 if TYPE_CHECKING:
     from medmamba_monai.bundling.opened import TrainedBundle
@@ -17,6 +17,11 @@ __all__ = ["add_arguments", "run"]
 
 _METHODS = ("scan", "gradcam", "gradcam++", "occlusion")  # of explain.METHODS, which is imported when it is needed
 _UNREADABLE = 3
+_OF_A_FILE = (DataError, OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError)
+_NO_LOG_ODDS = (
+    "contributions hold step sizes, gates and norms: they sum neither to the log-odds nor to a difference of them"
+)
+_AVERAGED = ("tta", "ensemble", "calibrated")  # keys that make a prediction of more than the network explained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,35 +43,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Explain each image, write index.json, say where everything lies, and return the exit code.
 
-    A file that cannot be read does not keep the others from being explained; it is named, and the exit code is 3.
+    A file that cannot be explained does not keep the others from it; it is named, and the exit code is 3.
+
+    Raises:
+        ConfigError: an option that does not fit, which holds for every file.
+        CheckpointError: the output cannot be written.
     """
     from medmamba_monai.bundling.explained import INDEX_NAME
     from medmamba_monai.bundling.opened import open_trained
     from medmamba_monai.handlers.files import require_writable, write_json
 
     settings = dict(_setting(text) for text in arguments.settings)
+    _refuse_averages(settings)
     trained = open_trained(arguments.source, arguments.bundle, arguments.device, settings)
     target = _class_number(arguments.target, trained.class_names)
     options = _options(arguments)
-    files = _files(arguments.images, trained.info.spatial_dims)
+    files = _files(arguments.images, arguments.out, trained.info.spatial_dims)
     require_writable(arguments.out)
     items: list[dict[str, Any]] = []
-    refused = 0
-    for path, file in files.items():
-        try:
-            items.append(_explained(trained, path, file, target, arguments, options, items))
-        except DataError as error:
-            sys.stderr.write(f"{error}\n")
-            refused += 1
-        else:
-            item = items[-1]
-            sys.stdout.write(f"{file}: {item['target']} {item['probability']:.3f}, {arguments.out / item['overlay']}\n")
-    if items:
-        write_json(arguments.out / INDEX_NAME, {"method": arguments.method, **options, "items": items})
-        sys.stdout.write(f"wrote {arguments.out / INDEX_NAME}\n")
+    refused: dict[str, str] = {}
+    try:
+        for path, file in files.items():
+            try:
+                items.append(_explained(trained, path, file, target, arguments, options, items))
+            except (ConfigError, CheckpointError):  # of the options or the output folder: it holds for every file
+                raise
+            except _OF_A_FILE as error:
+                known = isinstance(error, MedMambaError)
+                refused[file] = str(error) if known else f"{file}: {type(error).__name__}: {error}"
+                sys.stderr.write(f"{refused[file]}\n")
+            else:
+                overlay = arguments.out / items[-1]["overlay"]
+                sys.stdout.write(f"{file}: {items[-1]['target']} {items[-1]['probability']:.3f}, {overlay}\n")
+    finally:
+        if items or refused:
+            remark = {"remark": _NO_LOG_ODDS} if arguments.method == "scan" else {}
+            told = {"method": arguments.method, **options, **remark, "items": items}
+            write_json(arguments.out / INDEX_NAME, told | ({"refused": refused} if refused else {}))
+            sys.stdout.write(f"wrote {arguments.out / INDEX_NAME}\n")
     if refused:
-        sys.stderr.write(f"{refused} of {len(files)} files could not be explained\n")
+        sys.stderr.write(f"{len(refused)} of {len(files)} files could not be explained\n")
     return _UNREADABLE if refused else 0
+
+
+def _refuse_averages(settings: dict[str, Any]) -> None:
+    for key in _AVERAGED:
+        if key in settings:
+            raise ConfigError(
+                "a map is of one network as it is, and of its own probability",
+                where=f"--set {key}",
+                remedy=f"leave {key} out; explain the networks of an ensemble one by one",
+            )
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -91,13 +118,33 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"layer": int(arguments.layer) if arguments.layer.isdigit() else arguments.layer}
 
 
-def _files(given: list[Path], spatial_dims: int) -> dict[str, str]:
-    """Path -> name to show, of all files below what was given, each once."""
+def _files(given: list[Path], out: Path, spatial_dims: int) -> dict[str, str]:
+    """Path -> name to show, of all files below what was given, each once; what lies below ``out`` is left out.
+
+    Raises:
+        ConfigError: images lie in ``out`` itself.
+        DataError: there are no images.
+    """
+    from medmamba_monai.bundling.explained import MAP, OVERLAY
     from medmamba_monai.data import list_images
 
-    return {
-        item["image"]: item["file"] for place in given for item in list_images(place, dicom_series=spatial_dims == 3)
-    }
+    written, found = out.resolve(), {}
+    for place in given:
+        whole = place.resolve()
+        for item in list_images(place, dicom_series=spatial_dims == 3):
+            path = Path(item["image"]).resolve()
+            drawn = Path(path.name.removesuffix(".gz")).stem.endswith((OVERLAY, MAP))
+            if written in (path, path.parent) and not drawn:
+                raise ConfigError(
+                    f"the images to explain lie there, such as {path.name}",
+                    where=f"--out {out}",
+                    remedy="name another folder for the explanations",
+                )
+            if written == whole or whole not in written.parents or written not in path.parents:
+                found[item["image"]] = item["file"]
+    if not found:
+        raise DataError("holds nothing but explanations", where=str(out), remedy="give images")
+    return found
 
 
 def _explained(
@@ -110,28 +157,32 @@ def _explained(
     before: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Explain one file, write its overlay and map, and return its item of index.json."""
-    from medmamba_monai.bundling.explained import file_stem, in_file, names_of, route_shares, write_map, write_overlay
+    from medmamba_monai.bundling import explained as write
     from medmamba_monai.explain import explain
 
     prepared = trained.read(path)
     images = prepared.tensor[None].to(trained.device)
     found = explain(trained.network, images, arguments.method, target, trained.info.task, **options)
-    maps = in_file(prepared, found)
+    maps = write.in_file(prepared, found)
     number, probabilities = int(found.targets[0]), found.probabilities[0].tolist()
     name, probability = trained.class_names[number], probabilities[number]
-    stem = file_stem(file, [item["overlay"][:-4] for item in before])
+    stem = write.file_stem(file, [item["overlay"] for item in before])
     title = f"{file}\nfor {name}, probability {probability:.3f}"
-    write_overlay(arguments.out / f"{stem}.png", prepared, maps, found, title)
+    overlay = f"{stem}{write.OVERLAY}.png"
+    write.write_overlay(arguments.out / overlay, prepared, maps, found, title)
+    told = write.route_shares(found)
+    if found.routes:
+        told |= write.against_mean(trained.network, images, found, trained.info.task)
     return {
         "file": file,
         "label": None,
-        "prediction": names_of(_flags(probabilities, trained.info.task), trained.class_names),
+        "prediction": write.names_of(_flags(probabilities, trained.info.task), trained.class_names),
         "target": name,
         "probability": probability,
-        "overlay": f"{stem}.png",
-        "map": write_map(arguments.out, stem, prepared, maps[0]),
+        "overlay": overlay,
+        "map": write.write_map(arguments.out, stem, prepared, maps[0]),
         "why": "asked for",
-        **route_shares(found),
+        **told,
     }
 
 

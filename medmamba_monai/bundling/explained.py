@@ -14,29 +14,48 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from medmamba_monai.bundling.opened import PreparedImage
-from medmamba_monai.data.orientation import spacing_of
+from medmamba_monai.data.orientation import reorient, spacing_of
 from medmamba_monai.explain import METHODS, Explanation
 from medmamba_monai.explain.overlay import figure_png, overlay_figure
+from medmamba_monai.explain.score import log_odds
 from medmamba_monai.handlers.files import write_atomic
 from medmamba_monai.handlers.predictions import NO_FINDING, SEPARATOR
 
-__all__ = ["INDEX_NAME", "file_stem", "in_file", "names_of", "route_shares", "write_map", "write_overlay"]
+__all__ = [
+    "INDEX_NAME",
+    "MAP",
+    "OVERLAY",
+    "against_mean",
+    "file_stem",
+    "in_file",
+    "names_of",
+    "route_shares",
+    "write_map",
+    "write_overlay",
+]
 
 INDEX_NAME = "index.json"
+OVERLAY, MAP = "_overlay", "_map"  # what follows a file's name, so that no image has the name of its own explanation
 _LONGEST = 100  # characters of a file's name
 
 
-def file_stem(file: str, taken: Sequence[str]) -> str:
+def file_stem(file: str, overlays: Sequence[str]) -> str:
     """A name for a file's explanation: its own without folders and ending, with a number where that is taken.
 
+    Args:
+        file: name of the image.
+        overlays: names of overlays that exist.
+
     Example:
-        >>> file_stem("benign/case 7.png", []), file_stem("malignant/case 7.png", ["benign_case_7"])
+        >>> file_stem("benign/case 7.png", []), file_stem("malignant/case 7.png", ["benign_case_7_overlay.png"])
         ('benign_case_7', 'malignant_case_7')
     """
     plain = re.sub(r"(\.nii)?\.\w+$", "", file)
     stem = re.sub(r"[^\w.-]+", "_", plain).strip("._")[-_LONGEST:] or "image"
+    taken = [name.removesuffix(f"{OVERLAY}.png") for name in overlays]
     numbered, number = stem, 2
     while numbered in taken:
         numbered, number = f"{stem}_{number}", number + 1
@@ -57,7 +76,7 @@ def names_of(flags: Sequence[bool], class_names: Sequence[str]) -> str:
 def in_file(prepared: PreparedImage, explanation: Explanation, number: int = 0) -> list[NDArray[np.float32]]:
     """The map of one image of a batch, then those of its routes, in the pixels of the file, each (*size)."""
     maps = torch.cat([explanation.maps[number], *[route[number] for route in explanation.routes.values()]])
-    return list(prepared.to_file(maps))
+    return list(prepared.to_file(maps, METHODS[explanation.method].per_pixel))
 
 
 def route_shares(explanation: Explanation, number: int = 0) -> dict[str, Any]:
@@ -71,6 +90,23 @@ def route_shares(explanation: Explanation, number: int = 0) -> dict[str, Any]:
     whole = sum(sizes.values()) or 1.0
     told = {name: {"sum": float(part.sum()), "size": sizes[name] / whole} for name, part in parts.items()}
     return {"routes": told} if told else {}
+
+
+def against_mean(network: nn.Module, images: Tensor, explanation: Explanation, task: str) -> dict[str, float]:
+    """What index.json says beside the contributions of one image: the log-odds of the image and of its mean.
+
+    Step sizes, gates and norms change with the image, which contributions leave out: their sum is not the difference.
+
+    Args:
+        network: in evaluation mode.
+        images: (1, C, *spatial), what was explained.
+        explanation: of it.
+        task: "multiclass" or "multilabel".
+    """
+    mean = images.mean(tuple(range(2, images.ndim)), keepdim=True).expand_as(images)
+    with torch.no_grad():
+        both = log_odds(network(torch.cat([images, mean])), explanation.targets.repeat(2), task).tolist()
+    return {"log_odds": both[0], "log_odds_of_mean_image": both[1]}
 
 
 def write_overlay(
@@ -99,13 +135,25 @@ def write_overlay(
         signed=method.signed,
         spacing=spacing_of(prepared.affine),
         panels=panels,
+        orientation=_orientation(prepared) if maps[0].ndim == 3 else "",
     )
     content = figure_png(figure)
     write_atomic(path, lambda stream: stream.write(content))
 
 
+def _orientation(prepared: PreparedImage) -> str:
+    """The sides a volume's axes run towards; empty where they may not be known: then the affine is spacings alone."""
+    import nibabel
+
+    turns = prepared.affine[:3, :3]
+    unknown = np.array_equal(turns, np.diag(np.abs(np.diag(turns))))
+    return "" if unknown else "".join(nibabel.aff2axcodes(prepared.affine))
+
+
 def write_map(folder: Path, stem: str, prepared: PreparedImage, heat: NDArray[np.float32]) -> str:
     """Write the numbers of a map: .npy (rows, columns) of a picture, .nii.gz in the place of a volume.
+
+    The map of a NIfTI file has the file's own axes and thereby its voxel grid, however the network looked at it.
 
     Returns:
         The name of the file.
@@ -113,14 +161,17 @@ def write_map(folder: Path, stem: str, prepared: PreparedImage, heat: NDArray[np
     if heat.ndim == 2:
         stream = io.BytesIO()
         np.save(stream, heat)
-        name, content = f"{stem}.npy", stream.getvalue()
+        name, content = f"{stem}{MAP}.npy", stream.getvalue()
     else:
         import gzip
 
         import nibabel
 
-        image = nibabel.Nifti1Image(heat, prepared.affine)
+        volume, affine = heat[None], prepared.affine
+        if prepared.stored_orientation:
+            volume, affine = reorient(volume, affine, prepared.stored_orientation)
+        image = nibabel.Nifti1Image(np.ascontiguousarray(volume[0]), affine)
         image.header.set_xyzt_units("mm")
-        name, content = f"{stem}.nii.gz", gzip.compress(image.to_bytes(), mtime=0)
+        name, content = f"{stem}{MAP}.nii.gz", gzip.compress(image.to_bytes(), mtime=0)
     write_atomic(folder / name, lambda stream: stream.write(content))
     return name

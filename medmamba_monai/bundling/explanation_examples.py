@@ -17,8 +17,9 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose
 from torch import nn
 
-from medmamba_monai.bundling.explained import INDEX_NAME, file_stem, in_file, names_of, write_overlay
+from medmamba_monai.bundling.explained import INDEX_NAME, OVERLAY, file_stem, in_file, names_of, write_overlay
 from medmamba_monai.bundling.opened import read_prepared
+from medmamba_monai.errors import MedMambaError
 from medmamba_monai.explain import METHODS, explain
 from medmamba_monai.handlers.files import require_writable, write_json
 from medmamba_monai.handlers.hooks import is_rank_zero, unwrapped
@@ -93,6 +94,7 @@ class ExplanationExamples:
         task: "multiclass" or "multilabel".
         count: of examples; 0: none.
         device: of the network.
+        averaged: predictions are means over views or networks, of which the maps show this network alone.
     """
 
     def __init__(
@@ -104,10 +106,11 @@ class ExplanationExamples:
         task: str = "multiclass",
         count: int = 6,
         device: str | torch.device = "cpu",
+        averaged: bool = False,
     ) -> None:
         self.network, self.preprocessing, self.task, self.device = network, preprocessing, task, device
         self.paths = {str(item["file"]): str(item["image"]) for item in items}
-        self.output_dir, self.count = Path(output_dir), count
+        self.output_dir, self.count, self.averaged = Path(output_dir), count, averaged
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator, after the handler that writes the predictions."""
@@ -128,7 +131,10 @@ class ExplanationExamples:
         taken = [{"overlay": file.name} for file in folder.glob("*.png")] if folder.is_dir() else []
         items: list[dict[str, Any]] = []
         for example in choose_examples(table, self.count):
-            items.append(self._drawn(network, method, table, example, folder, [*taken, *items]))
+            try:
+                items.append(self._drawn(network, method, table, example, folder, [*taken, *items]))
+            except (MedMambaError, OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
+                logger.warning("%s could not be explained: %s", table.files[example.row], error)
         write_json(folder / INDEX_NAME, {"method": method, "items": items})
         logger.info("explained %d images by %s in %s", len(items), METHODS[method].title, folder)
 
@@ -147,17 +153,22 @@ class ExplanationExamples:
         found = explain(network, prepared.tensor[None].to(self.device), method, example.target, self.task, **options)
         truth, prediction = (names_of(flags, names) for flags in _decisions(table, example.row))
         target, probability = names[example.target], float(table.probabilities[example.row, example.target])
-        stem = file_stem(file, [item["overlay"][:-4] for item in before])
+        overlay = f"{file_stem(file, [item['overlay'] for item in before])}{OVERLAY}.png"
         title = f"{file}: {truth}, predicted {prediction}\nfor {target}, probability {probability:.3f}"
-        write_overlay(folder / f"{stem}.png", prepared, in_file(prepared, found), found, title)
+        own: dict[str, Any] = {}
+        if self.averaged:
+            own = {"own_probability": float(found.probabilities[0, example.target])}
+            title += f" as a mean; the map is of one network and view alone, which say {own['own_probability']:.3f}"
+        write_overlay(folder / overlay, prepared, in_file(prepared, found), found, title)
         return {
             "file": file,
             "label": truth,
             "prediction": prediction,
             "target": target,
             "probability": probability,
-            "overlay": f"{stem}.png",
+            "overlay": overlay,
             "why": example.why,
+            **own,
         }
 
 

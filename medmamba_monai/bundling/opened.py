@@ -36,8 +36,10 @@ class PreparedImage:
 
     Attributes:
         tensor: (C, *spatial) float32, what the network takes.
-        picture: (C, *size) float32 in [0, 1], as the file was read, before anything was resized.
+        picture: (C, *size) float32 as the file was read, before anything was resized: in [0, 1], or in the file's own
+            units where the preprocessing reads them (``scale`` None).
         affine: (4, 4), voxel indices of ``picture`` to mm in RAS; the identity where the file has none.
+        stored_orientation: where the axes of a NIfTI file run to, such as "RAS"; "" for other files.
     """
 
     tensor: Tensor
@@ -45,8 +47,9 @@ class PreparedImage:
     affine: NDArray[np.float64]
     _tracked: MetaTensor
     _transforms: Compose
+    stored_orientation: str = ""
 
-    def to_file(self, maps: Tensor) -> NDArray[np.float32]:
+    def to_file(self, maps: Tensor, per_pixel: bool = False) -> NDArray[np.float32]:
         """Bring maps back into the pixels of the file.
 
         In two dimensions MONAI undoes the spatial steps of the preprocessing; volumes go by their affines, which every
@@ -54,11 +57,16 @@ class PreparedImage:
 
         Args:
             maps: (K, *spatial), in the pixels of ``tensor``.
+            per_pixel: values are shares that sum over the image: they are divided among the pixels of the file, by the
+                areas (volumes) that the affines give pixels of both.
 
         Returns:
             (K, *size).
         """
         moved = MetaTensor(maps.detach().float().cpu(), meta=dict(self._tracked.meta))
+        if per_pixel:
+            of_file, of_tensor = (np.linalg.det(np.asarray(m)[:3, :3]) for m in (self.affine, self._tracked.affine))
+            moved = moved * abs(of_file / of_tensor)
         if maps.ndim == 4:
             back = SpatialResample(mode="bilinear", padding_mode="zeros")
             volume = back(moved, dst_affine=torch.as_tensor(self.affine), spatial_size=self.picture.shape[1:])
@@ -120,7 +128,7 @@ def read_prepared(preprocessing: Compose, path: str) -> PreparedImage:
     affine = np.asarray(picture.affine, dtype=np.float64)
     shown = np.asarray(picture.as_tensor().numpy(), dtype=np.float32)
     tensor = torch.as_tensor(item["image"]).as_subclass(Tensor).float()
-    return PreparedImage(tensor, shown, affine, tracked, Compose(kept))
+    return PreparedImage(tensor, shown, affine, tracked, Compose(kept), str(picture.meta.get("stored_orientation", "")))
 
 
 def _usable(device: str) -> str:

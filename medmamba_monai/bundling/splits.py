@@ -216,6 +216,16 @@ class Splits:
         every = sorted(file for files in names.values() for file in files)
         return {"parts": _digest(names), "files": _digest(every)}
 
+    def same_files(self, trained_on: dict[str, str] | None) -> dict[str, bool | None]:
+        """What metrics.json says of the files: whether training had the same ones, null where that is not known.
+
+        Only then were copies and patients in two parts looked for, and do all parts come from one source.
+
+        Args:
+            trained_on: the `fingerprint` of the training run, or None where it is not known.
+        """
+        return {"same_files": None if trained_on is None else self.fingerprint["files"] == trained_on["files"]}
+
     def check_same_parts(self, trained_on: dict[str, str] | None) -> None:
         """Refuse to evaluate on the files a model was trained with, once they are dealt out anew.
 

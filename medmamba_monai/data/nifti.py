@@ -140,6 +140,8 @@ def _three(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
 
 
 def _orient(values: NDArray[Any], image: Any, options: ReadOptions, meta: dict[str, Any], where: str) -> Decoded:
+    from nibabel import aff2axcodes
+
     shape = values.shape[1:]
     thin = [axis for axis in (2, 0, 1) if shape[axis] == 1]
     flat = bool(thin) if options.spatial_dims is None else options.spatial_dims == 2
@@ -150,6 +152,7 @@ def _orient(values: NDArray[Any], image: Any, options: ReadOptions, meta: dict[s
     slice_axis = thin[0] if thin else 2
     if options.orientation is not None:
         affine = check_affine(affine, where)
+        meta["stored_orientation"] = "".join(aff2axcodes(affine))
         axcodes = view_axes(affine, slice_axis) if flat else options.orientation
         values, affine = reorient(values, affine, axcodes)
         slice_axis = 2

@@ -42,6 +42,8 @@ def monai_meta(image: MedicalImage) -> dict[str, Any]:
         "affine": affine,
         "original_affine": affine.copy(),
         "space": "RAS",
+        # where the axes ran in the file itself; empty where that is not known
+        "stored_orientation": str(image.meta.get("stored_orientation", "")),
         # not a number where the file does not say
         "spacing": np.array(image.meta.get("spacing", [np.nan] * (image.array.ndim - 1)), dtype=np.float64),
         "nonfinite": int(image.meta.get("nonfinite", 0)),

@@ -20,18 +20,23 @@ __all__ = ["METHODS", "Explanation", "Method", "explain"]
 
 
 class Method(NamedTuple):
-    """How a method is called in titles, the unit of its maps, whether they have negative parts, and its options."""
+    """How a method is called in titles, the unit of its maps, whether they have negative parts, and its options.
+
+    Attributes:
+        per_pixel: whether values are shares that sum over the image, so that a finer pixel holds less.
+    """
 
     title: str
     unit: str
     signed: bool
     options: tuple[str, ...]
+    per_pixel: bool = False
 
 
 METHODS = {
     "gradcam": Method("Grad-CAM", "weighted activation", False, ("layer",)),
     "gradcam++": Method("Grad-CAM++", "weighted activation", False, ("layer",)),
-    "scan": Method("pixel contributions", "log-odds per pixel", True, ("routes",)),
+    "scan": Method("pixel contributions", "log-odds per pixel", True, ("routes",), per_pixel=True),
     "occlusion": Method("occlusion", "fall of the log-odds", True, ("patch", "overlap", "batch_size")),
 }
 """The methods by the names that :func:`explain` takes."""

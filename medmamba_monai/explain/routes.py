@@ -13,6 +13,7 @@ network is linear in its pixels. Its gradient :math:`g` then gives each pixel's 
 :math:`g_q \cdot (x_q - \bar x)`: a sum over all routes from the pixel to the class's log-odds. (These are the rules of
 MambaLRP, arXiv 2406.07592, except that gates are held and not given half of the product.) A route is cut by leaving it
 out of the gradient, and what a cut takes away is what came through: the parts sum to the whole.
+The whole is no difference of log-odds between two images, since what is held would change from one to the other.
 
 Imports ops and networks.
 """
@@ -68,6 +69,8 @@ def pixel_contributions(
     open_routes: Sequence[int] | None = None,
 ) -> Tensor:
     """Contribution of each pixel to the class's log-odds, against the image's mean.
+
+    They sum neither to the log-odds nor to their difference to those of the mean image: see the top of this module.
 
     Args:
         network: in evaluation mode.

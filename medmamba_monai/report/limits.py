@@ -7,7 +7,7 @@ from typing import Any
 from medmamba_monai.figures.truth import support
 from medmamba_monai.report.run import Run
 
-__all__ = ["few", "leakage_sentence", "limits"]
+__all__ = ["few", "leakage_sentence", "limits", "not_looked_for"]
 
 FEW_IMAGES, FEW_OF_A_CLASS = 100, 20
 
@@ -48,7 +48,9 @@ def limits(run: Run) -> list[str]:
         found.append(f"{undefined} values could not be computed; their reasons stand below the metrics.")
     found += [
         "Predictive values, accuracy and precision hold at this data's frequencies of classes; a clinic has others.",
-        "The images come from the same source as those trained on. Other scanners, sites and patients were not tested.",
+        "The images come from the same source as those trained on. Other scanners, sites and patients were not tested."
+        if run.same_files
+        else not_looked_for(run),
         "Intervals tell the chance of having drawn these images, not that of training anew.",
     ]
     if run.several:
@@ -63,6 +65,17 @@ def _counted(count: int, name: str) -> str:
 def few(run: Run) -> bool:
     """Whether there are too few images for fine differences."""
     return len(run.table.files) < FEW_IMAGES
+
+
+def not_looked_for(run: Run) -> str:
+    """That nobody compared these images with those trained on."""
+    known = run.metrics.get("same_files") is False
+    return (
+        "Training used other files; copies and patients shared with them were not looked for."
+        if known
+        else "Whether training used these files is not recorded; copies and patients shared with others were not "
+        "looked for."
+    )
 
 
 def leakage_sentence(leakage: dict[str, Any]) -> str:

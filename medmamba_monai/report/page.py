@@ -11,7 +11,7 @@ from medmamba_monai.handlers.mlflow_records import versions
 from medmamba_monai.report.commands import command_lines
 from medmamba_monai.report.content import Figure, Page, Section, Table
 from medmamba_monai.report.embed import Picture, embed
-from medmamba_monai.report.limits import leakage_sentence, limits
+from medmamba_monai.report.limits import leakage_sentence, limits, not_looked_for
 from medmamba_monai.report.run import PARTS, Run
 from medmamba_monai.report.scores import (
     class_table,
@@ -96,21 +96,24 @@ def _data(run: Run) -> Section:
     if run.datalist is None:
         section.texts.append("There is no datalist.json beside this page, so only the evaluated part is known.")
         return section
-    counts = {part: run.datalist.counts(part) for part in PARTS}
+    # of files that training never had, the other parts of this list were neither trained nor validated on
+    parts = PARTS if run.same_files or run.split not in PARTS else (run.split,)
+    counts = {part: run.datalist.counts(part) for part in parts}
     names = run.datalist.class_names
-    rows = [[name, *(str(counts[part][i]) for part in PARTS)] for i, name in enumerate(names)]
-    totals = [len(run.datalist.records(part)) for part in PARTS]
+    rows = [[name, *(str(counts[part][i]) for part in parts)] for i, name in enumerate(names)]
+    totals = [len(run.datalist.records(part)) for part in parts]
     section.tables.append(
-        Table("Images of each class and part", ["class", *PARTS], rows, ["all images", *map(str, totals)])
+        Table("Images of each class and part", ["class", *parts], rows, ["all images", *map(str, totals)])
     )
-    grouped = [{r["group"] for r in run.datalist.records(part) if "group" in r} for part in PARTS]
+    grouped = [{r["group"] for r in run.datalist.records(part) if "group" in r} for part in parts]
     if any(grouped):
-        told = ", ".join(f"{len(found)} in {part}" for found, part in zip(grouped, PARTS, strict=True))
+        told = ", ".join(f"{len(found)} in {part}" for found, part in zip(grouped, parts, strict=True))
         section.points.append(f"Patients or other groups that images belong to: {told}.")
-        shared = (grouped[0] & grouped[1]) | (grouped[0] & grouped[2]) | (grouped[1] & grouped[2])
-        section.points.append(f"{len(shared)} of them are in two parts." if shared else "None of them is in two parts.")
     else:
         section.points.append("The data list names no patients.")
+    if any(grouped) and len(parts) > 1:
+        shared = (grouped[0] & grouped[1]) | (grouped[0] & grouped[2]) | (grouped[1] & grouped[2])
+        section.points.append(f"{len(shared)} of them are in two parts." if shared else "None of them is in two parts.")
     if run.datalist.seed is not None and run.datalist.source.get("splits") == "drawn":
         section.points.append(f"The parts were drawn at random, stratified by class, with seed {run.datalist.seed}.")
     copies = run.datalist.source.get("copies_kept_together")
@@ -120,8 +123,10 @@ def _data(run: Run) -> Section:
         leakage = run.metrics["leakage"]
         section.points.append(leakage_sentence(leakage))
         section.points += [f"For example: {example}" for example in leakage.get("examples", [])[:3]]
-    else:
+    elif run.same_files:
         section.points.append("Training, which compares all images, recorded no copies or patients in two parts.")
+    else:
+        section.points.append(not_looked_for(run))
     return section
 
 
@@ -189,6 +194,8 @@ def _explanations(run: Run, pictures: dict[str, Picture]) -> Section:
         f"Method: {run.explanations.get('method', 'unknown')}. A map shows what the score depended on, not why it is "
         "right."
     )
+    if any("own_probability" in item for item in _items(run)):
+        section.texts.append("The predictions here are means; each map is of one network and one view alone.")
     for index, item in enumerate(_items(run)):
         name = f"explanation {index}"
         if name not in pictures:
@@ -197,6 +204,8 @@ def _explanations(run: Run, pictures: dict[str, Picture]) -> Section:
         told += [f"{key} {item[key]}" for key in ("label", "prediction", "target") if item.get(key) is not None]
         if isinstance(item.get("probability"), int | float):
             told.append(f"probability {item['probability']:.3f}")
+        if isinstance(item.get("own_probability"), int | float):
+            told.append(f"map of one network and view alone, which say {item['own_probability']:.3f}")
         told += [str(item["why"])] if item.get("why") else []
         caption = ", ".join(told)
         alt = f"Explanation drawn over {told[0]}"
@@ -225,6 +234,8 @@ def _reproduction(run: Run) -> Section:
 
 def _figure(run: Run, name: str, picture: Picture) -> Figure:
     title, caption = WORDS[name]
+    if name == "reliability" and run.several and (run.metrics.get("reliability") or {}).get("bins"):
+        caption = "Points below the dotted line: the class is rarer than stated. Bars are 95 % intervals."
     return Figure(picture, title, f"{title}: {run.name}, {len(run.table.files)} images. {caption}", caption)
 
 

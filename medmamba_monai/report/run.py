@@ -55,6 +55,11 @@ class Run:
         return self.table.task == "multilabel"
 
     @property
+    def same_files(self) -> bool:
+        """Whether training had the same files, so that the data list tells what it was given."""
+        return self.metrics.get("same_files") is True
+
+    @property
     def threshold(self) -> float:
         """With several labels, the probability from which on a class is predicted."""
         return float(self.metrics.get("threshold", 0.5))

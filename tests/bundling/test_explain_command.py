@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ def test_overlays_maps_and_an_index_are_written(bundle: Path, weights: Path, ima
     assert explain(weights.parent, images, "--bundle", bundle, "--out", out, "--device", "cpu") == 0
     index = json.loads((out / "index.json").read_text())
     assert index["method"] == "scan"
+    assert "neither to the log-odds" in index["remark"]
     assert [item["file"] for item in index["items"]] == ["a/one.png", "b/two.png"]
     for item, size in zip(index["items"], [(50, 70), (64, 40)], strict=True):
         assert np.load(out / item["map"]).shape == size
@@ -38,8 +40,64 @@ def test_overlays_maps_and_an_index_are_written(bundle: Path, weights: Path, ima
         assert sum(route["size"] for route in item["routes"].values()) == pytest.approx(1)
         assert {"left to right", "skip connection", "past the scan"} <= set(item["routes"])
         assert 1 / 3 <= item["probability"] <= 1
+        odds = item["probability"] / (1 - item["probability"])
+        assert item["log_odds"] == pytest.approx(np.log(odds), abs=1e-3)
+        assert np.isfinite(item["log_odds_of_mean_image"])
         with Image.open(out / item["overlay"]) as overlay:
             overlay.verify()
+
+
+def test_originals_are_never_replaced(
+    bundle: Path, weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in images.rglob("*.png")}
+    options = ("--bundle", bundle, "--device", "cpu", "--method", "gradcam", "--out")
+    for given, out in ((images / "a", images / "a"), (images / "a" / "one.png", images / "a"), (images, images / "b")):
+        assert explain(weights.parent, given, *options, out) == 2
+        assert "the images to explain lie there" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in images.rglob("*.*")} == before
+
+
+def test_overlays_below_the_images_are_not_explained_again(
+    bundle: Path, weights: Path, images: Path, tmp_path: Path
+) -> None:
+    out = images / "overlays"
+    for _ in range(2):
+        options = ("--bundle", bundle, "--out", out, "--device", "cpu", "--method", "gradcam")
+        assert explain(weights.parent, images, *options) == 0
+        index = json.loads((out / "index.json").read_text())
+        assert [item["file"] for item in index["items"]] == ["a/one.png", "b/two.png"]
+        assert {path.name for path in out.iterdir()} == {
+            "index.json", "a_one_overlay.png", "a_one_map.npy", "b_two_overlay.png", "b_two_map.npy"
+        }  # fmt: skip
+
+
+def test_whatever_is_wrong_with_one_file_the_others_are_explained(
+    bundle: Path,
+    weights: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from medmamba_monai.bundling import explained
+
+    whole = explained.write_overlay
+
+    def failing(path: Path, *rest: Any) -> None:
+        if path.name.startswith("a_one"):
+            raise ValueError("cannot be drawn")
+        whole(path, *rest)
+
+    monkeypatch.setattr(explained, "write_overlay", failing)
+    out = tmp_path / "out"
+    options = ("--bundle", bundle, "--out", out, "--device", "cpu", "--method", "gradcam")
+    (images / "b" / "two.png").rename(images / "b" / "cost$1_$2.png")
+    assert explain(weights.parent, images, *options) == 3
+    index = json.loads((out / "index.json").read_text())
+    assert [item["file"] for item in index["items"]] == ["b/cost$1_$2.png"]
+    assert index["refused"] == {"a/one.png": "a/one.png: ValueError: cannot be drawn"}
+    assert "a/one.png: ValueError: cannot be drawn" in capsys.readouterr().err
 
 
 def test_a_class_a_method_and_a_stage_are_chosen(bundle: Path, weights: Path, images: Path, tmp_path: Path) -> None:
@@ -71,6 +129,9 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_explained(
         (("--layer", "2"), 2, "no option 'layer'"),
         (("--set", "window"), 2, "KEY=VALUE"),
         (("--set", "windw=[1,2]"), 2, "window"),
+        (("--set", "tta=true"), 2, "one network as it is"),
+        (("--set", 'ensemble=["b"]'), 2, "one by one"),
+        (("--set", "calibrated=true"), 2, "leave calibrated out"),
     ],
 )
 def test_mistakes_are_named(

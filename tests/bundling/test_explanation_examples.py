@@ -88,6 +88,27 @@ def test_overlays_and_an_index_are_written_and_replaced(evaluated: ExplanationEx
     assert not folder.exists()
 
 
+def test_the_map_of_one_network_of_several_says_so(evaluated: ExplanationExamples) -> None:
+    evaluated(Engine(lambda engine, batch: None))
+    path = evaluated.output_dir / "explanations" / "index.json"
+    assert "own_probability" not in json.loads(path.read_text())["items"][0]
+    evaluated.averaged = True
+    evaluated(Engine(lambda engine, batch: None))
+    for item in json.loads(path.read_text())["items"]:
+        assert item["probability"] == 0.8
+        assert 0 < item["own_probability"] < 0.8  # random weights
+
+
+def test_an_image_that_cannot_be_explained_does_not_end_the_run(
+    evaluated: ExplanationExamples, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(evaluated.paths["normal/2.png"]).write_bytes(b"no picture")
+    evaluated(Engine(lambda engine, batch: None))
+    items = json.loads((evaluated.output_dir / "explanations" / "index.json").read_text())["items"]
+    assert len(items) == 2
+    assert "normal/2.png could not be explained" in caplog.text
+
+
 def test_other_networks_are_explained_by_occlusion(evaluated: ExplanationExamples) -> None:
     class Other(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -124,3 +124,10 @@ def test_several_labels_an_image(images: Path) -> None:
     made = splits(images, task="multilabel")
     assert made.class_names == ["x", "y"]
     assert [item["label"].tolist() for item in made.items("training")] == made.labels("training")
+
+
+def test_whether_training_had_the_same_files_is_told(images: Path) -> None:
+    here = splits(images)
+    assert here.same_files(here.fingerprint) == {"same_files": True}
+    assert here.same_files({"files": "others", "parts": ""}) == {"same_files": False}
+    assert here.same_files(None) == {"same_files": None}

@@ -56,6 +56,18 @@ def test_a_volume_is_shown_through_its_peak_in_its_proportions() -> None:
     assert {1.0, 3.0} <= aspects
 
 
+def test_the_edges_of_planes_are_named() -> None:
+    volume = np.zeros((1, 12, 16, 8))
+    figure = overlay_figure(volume, volume[0], "v", orientation="PLS")
+    found = []
+    for axis in figure.get_axes():
+        if axis.texts:
+            at = {text.get_position(): text.get_text() for text in axis.texts}
+            found.append([at[place] for place in ((0.5, 0.97), (0.5, 0.03), (0.03, 0.5), (0.97, 0.5))])
+    assert found == [["A", "P", "R", "L"], ["S", "I", "R", "L"], ["S", "I", "A", "P"]]
+    assert not any(axis.texts for axis in overlay_figure(volume, volume[0], "v").get_axes())
+
+
 def test_an_empty_map_says_so() -> None:
     figure = overlay_figure(np.zeros((1, 10, 10)), np.zeros((10, 10)), "t")
     assert any("zero everywhere" in str(f.get_supxlabel()) for f in figure.subfigs)
@@ -71,3 +83,32 @@ def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ConfigError, match="map"):
         overlay_figure(np.zeros((1, 10, 10)), np.zeros((10, 11)), "t")
     assert peak(np.array([[0, 1], [5, 2]])) == (1, 0)
+
+
+def test_a_volume_of_any_range_looks_the_same() -> None:
+    volume = np.random.default_rng(0).random((1, 10, 12, 8))
+    shown = [
+        [
+            np.asarray(image.get_array())
+            for axis in overlay_figure(v, volume[0], "t").get_axes()
+            for image in axis.get_images()
+        ]
+        for v in (volume, volume * 1000 - 200)
+    ]
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(*shown, strict=True))
+    assert 0.3 < shown[1][0].mean() < 0.7
+    sparse = np.zeros((1, 20, 20, 20))
+    sparse[0, 3, 10, 6], sparse[0, 3, 10, 5] = 800, 400
+    picture = overlay_figure(sparse, sparse[0], "t").get_axes()[0].get_images()[0].get_array()
+    assert sorted(np.unique(picture)) == [0, 1]
+
+
+def test_names_are_taken_literally_and_long_ones_keep_their_end() -> None:
+    figure = overlay_figure(
+        np.zeros((1, 10, 10)), np.eye(10), f"$\\foo$.png\n{'p' * 150}.png", panels=[("a$_$", np.eye(10))]
+    )
+    figure_png(figure)
+    first, second = figure.get_suptitle().split("\n")
+    assert first == "$\\foo$.png"
+    assert len(second) == 100
+    assert (second[0], second[-6:]) == ("…", "pp.png")

@@ -62,6 +62,7 @@ def evaluation(
     values[0] = values[0] if task == "multilabel" else np.roll(np.eye(len(names))[labels[0]], 1)  # surely wrong
     write_predictions(folder / "predictions.csv", list(names), labels, values, grouped)
     metrics = report_of(task)(labels, values, list(names))
+    metrics |= {"same_files": True} if whole else {}
     (folder / "metrics.json").write_text(json.dumps(metrics, default=float))
     if whole:
         add_the_rest(folder, list(names), task, labels, grouped)

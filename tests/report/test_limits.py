@@ -55,3 +55,13 @@ def test_threshold_of_several_labels_and_unused_files(make: Any) -> None:
     text = told(folder)
     assert "from a probability of 0.5 on" in text
     assert "Not used: history.csv" in text
+
+
+def test_files_that_training_did_not_have_are_not_called_its_own(make: Any) -> None:
+    folder = make()
+    assert "not looked for" not in told(folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for known, said in ((False, "Training used other files"), (None, "not recorded")):
+        (folder / "metrics.json").write_text(json.dumps(metrics | {"same_files": known}))
+        assert said in told(folder)
+        assert "same source" not in told(folder)

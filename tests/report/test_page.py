@@ -109,6 +109,42 @@ def test_structure(make: Any) -> None:
     assert "--epochs 2" in html
 
 
+def test_of_other_files_than_those_trained_on_only_the_evaluated_part_is_counted(make: Any) -> None:
+    folder = make()
+    assert "Training, which compares all images" in render(build_page(read_run(folder)))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"same_files": False}))
+    html = render(build_page(read_run(folder)))
+    assert "Training used other files" in html
+    assert "Training, which compares all images" not in html
+    assert "in two parts" not in html
+    assert Reader(html).tables["Images of each class and part"][0] == ["class", "test"]
+
+
+def test_maps_of_one_network_beside_means_say_so(make: Any) -> None:
+    folder = make()
+    index = folder / "explanations" / "index.json"
+    assert "one view alone" not in render(build_page(read_run(folder)))
+    told = json.loads(index.read_text())
+    told["items"][0]["own_probability"] = 0.625
+    index.write_text(json.dumps(told))
+    html = render(build_page(read_run(folder)))
+    assert "each map is of one network and one view alone" in html
+    assert "which say 0.625" in html
+
+
+def test_reliability_of_single_classes_is_not_called_sureness(make: Any) -> None:
+    several, single = "the class is rarer than stated", "surer than right"
+    folder = make(names=["a", "b"], task="multilabel")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    make_report(folder)
+    given = bool((metrics.get("reliability") or {}).get("bins"))
+    html = render(build_page(read_run(folder)))
+    assert given
+    assert several in html
+    assert single not in html
+
+
 def test_little_is_enough(make: Any) -> None:
     html = render(build_page(read_run(make(whole=False, grouped=False))))
     for told in ("no datalist.json", "no history.csv", "No explanations", "not saved", "Patients are not known"):
