@@ -43,7 +43,7 @@ def limits(run: Run) -> list[str]:
         found.append(
             "Patients are not known: if some have several images, intervals are too narrow, and parts may share them."
         )
-    undefined = len(run.metrics.get("undefined", {}))
+    undefined = sum("intervals." not in name for name in run.metrics.get("undefined", {}))
     if undefined:
         found.append(f"{undefined} values could not be computed; their reasons stand below the metrics.")
     found += [
