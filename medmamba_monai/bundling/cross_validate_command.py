@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medmamba_monai.bundling.experiment import Experiment, open_experiment, parse_overrides
+from medmamba_monai.bundling.experiment import Experiment, open_experiment, parse_overrides, require_bundle
 from medmamba_monai.bundling.folder_lock import hold_folder
 from medmamba_monai.bundling.live import Live, table
 from medmamba_monai.bundling.parent_run import ParentRun
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.folds < 1:
         raise ConfigError(f"{arguments.folds} folds", where="--folds", remedy="give at least 2, or 1 for no folds")
     live = Live()
-    with opened(arguments) as experiment:
+    with opened(arguments, ("split",)) as experiment:
         seeds = arguments.seeds or [int(experiment.settings["seed"])]
         if len(set(seeds)) < len(seeds):
             raise ConfigError(f"a seed is given twice: {seeds}", where="--seeds", remedy="give each once")
@@ -121,6 +121,7 @@ class opened:
         options = parse_overrides(given.overrides)
         if given.dataset_dir is not None:
             options["dataset_dir"] = str(given.dataset_dir)
+        require_bundle(given.bundle)
         folder = (given.output_dir or given.bundle / "eval" / given.folder_name).resolve()
         self._hold = hold_folder(folder)
         held = self._hold.__enter__()

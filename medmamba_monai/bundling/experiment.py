@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +34,7 @@ from medmamba_monai.handlers.checkpoint import CHECKPOINT_NAME
 from medmamba_monai.handlers.checkpoint_folder import previous_name
 from medmamba_monai.handlers.files import write_json
 
-__all__ = ["Experiment", "RunPlace", "open_experiment", "parse_overrides"]
+__all__ = ["Experiment", "RunPlace", "open_experiment", "parse_overrides", "require_bundle"]
 
 OWN_KEYS = frozenset(
     {"bundle_root", "ckpt_dir", "output_dir", "resume", "run_name", "parent_run_id", "save_execute_config", "exported"}
@@ -108,6 +110,13 @@ class Experiment:
         """The options for the record, without the tracking server's address: it may hold a password."""
         return {key: value for key, value in self.options.items() if key != "tracking_uri"}
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What runs are told beside their command line, which is for all to see: the tracking server's address."""
+        if not self.settings["mlflow"] or os.environ.get("MLFLOW_TRACKING_URI"):
+            return {}  # what this process has in its environment reaches them by itself
+        return {"MLFLOW_TRACKING_URI": str(self.settings["tracking_uri"])}
+
     def place_list(self, place: RunPlace) -> None:
         """Give a run what is known of copies among the images, lest each run read all of them again."""
         known = Path(self.splits.output_dir) / CACHE_NAME
@@ -158,7 +167,7 @@ class Experiment:
             options: keys of this run, which go before those of all runs.
         """
         first = {"log_model": False} if mode == "train" else {}  # a model a fold or trial would fill the disk
-        given = {**first, **self.options, **options, "ckpt_dir": place.weights, "output_dir": place.results}
+        given = {**first, **self.recorded, **options, "ckpt_dir": place.weights, "output_dir": place.results}
         if mode == "evaluate":
             given = {key: value for key, value in given.items() if key not in TRAINED and not _of_network(key)}
         return bundle_arguments(self.bundle, mode, given, self.further)
@@ -213,12 +222,21 @@ class Experiment:
         show: Callable[[str], None] | None,
     ) -> int:
         arguments = self.arguments(mode, place, options)
-        return run_bundle(arguments, place.log(mode), watch=watch, show=show, keep_open=self.held)
+        return run_bundle(
+            arguments,
+            place.log(mode),
+            watch=watch,
+            show=show,
+            keep_open=self.held,
+            environment=self.environment,
+        )
 
     def _checked(self, code: int, log: Path, may_stop: bool) -> int:
-        if code == 0 or (may_stop and code == INTERRUPTED):
+        if code == 0:
             return code
-        if code in (INTERRUPTED, -15, -2):
+        if may_stop and code in (INTERRUPTED, -signal.SIGTERM):  # the latter before the first epoch or after the last
+            return INTERRUPTED
+        if code in (INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
             raise Interrupted("the run was stopped from outside", where=str(log), remedy="the same command goes on")
         raise RunFailedError(
             f"the run failed with status {code}: {last_error(log)}",
@@ -259,6 +277,16 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def require_bundle(bundle: Path) -> None:
+    """Refuse a folder that is no bundle, before anything is written.
+
+    Raises:
+        ConfigError: there is no configs/train.json.
+    """
+    if not (bundle / "configs" / "train.json").is_file():
+        raise ConfigError("there is no configs/train.json", where=str(bundle), remedy="give the folder of a bundle")
+
+
 def open_experiment(
     bundle: Path,
     folder: Path,
@@ -280,8 +308,7 @@ def open_experiment(
     Raises:
         ConfigError: no bundle, an unknown key, or one that the command sets.
     """
-    if not (bundle / "configs" / "train.json").is_file():
-        raise ConfigError("there is no configs/train.json", where=str(bundle), remedy="give the folder of a bundle")
+    require_bundle(bundle)
     for key in options:
         if key in OWN_KEYS or key in own_keys:
             raise ConfigError(f"{key} is set by this command", where="override", remedy=f"leave --{key} out")

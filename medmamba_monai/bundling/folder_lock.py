@@ -11,6 +11,11 @@ from pathlib import Path
 
 from medmamba_monai.errors import ConfigError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["hold_folder"]
 
 NAME = ".lock"
@@ -28,7 +33,7 @@ def hold_folder(folder: Path, patience: float = PATIENCE) -> Iterator[list[int]]
         patience: seconds to wait for a run to end that a killed command left.
 
     Yields:
-        File descriptors for the processes that shall hold the folder, too.
+        File descriptors for the processes that shall hold the folder, too; none on Windows, which cannot hand them on.
 
     Raises:
         ConfigError: another command is at work there, or the folder cannot be written.
@@ -47,15 +52,13 @@ def hold_folder(folder: Path, patience: float = PATIENCE) -> Iterator[list[int]]
                 where=str(folder),
                 remedy="wait for its end, or choose another --output_dir",
             )
-        yield [descriptor]
+        yield [] if fcntl is None else [descriptor]
     finally:
         os.close(descriptor)
 
 
 def _locked(descriptor: int, deadline: float) -> bool:
-    try:
-        import fcntl
-    except ImportError:
+    if fcntl is None:
         return True
     while True:
         try:

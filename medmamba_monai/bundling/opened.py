@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medmamba_monai.bundling.reporting import root_cause
+from medmamba_monai.engines.precision import is_on
 from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.handlers import load_weights_for_inference
 from medmamba_monai.handlers.checkpoint import MODEL_NAME
@@ -86,6 +87,7 @@ class TrainedBundle:
         class_names: in the order of the network's outputs.
         device: of the network.
         preprocessing: from a file's path to the network's input.
+        amp: whether the bundle's inference computes in bfloat16.
     """
 
     network: nn.Module
@@ -93,6 +95,7 @@ class TrainedBundle:
     class_names: list[str]
     device: torch.device
     preprocessing: Compose
+    amp: bool = False
 
     def read(self, path: str) -> PreparedImage:
         """Read and preprocess one file.
@@ -233,4 +236,5 @@ def open_trained(
         preprocessing = parser.get_parsed_content("preprocessing")
         classes = list(parser.get_parsed_content("classes"))
         place = torch.device(parser.get_parsed_content("device"))
-    return TrainedBundle(network.eval(), info, classes, place, preprocessing)
+        amp = is_on(parser.get_parsed_content("amp"))
+    return TrainedBundle(network.eval(), info, classes, place, preprocessing, amp)

@@ -16,11 +16,11 @@ from monai.utils import path_to_uri
 
 from medmamba_monai.handlers.files import write_json
 from medmamba_monai.handlers.mlflow_client import QuietClient, local_database, usable_tracking_uri
+from medmamba_monai.handlers.mlflow_records import allowed_name, flat_params
 
 __all__ = ["ParentRun"]
 
 FILE_NAME = "parent_run.json"
-LONGEST_VALUE = 500
 
 
 class ParentRun:
@@ -66,15 +66,15 @@ class ParentRun:
     def child_options(self, name: str) -> dict[str, Any]:
         """Keys of a bundle that have its run recorded under this one.
 
+        The store's address is not among them: a command line is for all to see (`Experiment.environment`).
+
         Args:
             name: of that run.
         """
         if self._client is None:
             return {"mlflow": False}
-        store = {} if os.environ.get("MLFLOW_TRACKING_URI") else {"tracking_uri": self._client.uri}
         return {
             "mlflow": True,
-            **store,  # the environment reaches them by itself, and a command line is for all to see
             "experiment_name": self.experiment_name,
             "run_name": name,
             "parent_run_id": self.run_id,
@@ -91,9 +91,9 @@ class ParentRun:
             return
         for name, value in (metrics or {}).items():
             if value is not None:
-                self._client.call("log_metric", self.run_id, name, float(value), step=step)
+                self._client.call("log_metric", self.run_id, allowed_name(name), float(value), step=step)
         for name, text in (tags or {}).items():
-            self._client.call("set_tag", self.run_id, name, str(text))
+            self._client.call("set_tag", self.run_id, allowed_name(name), str(text))
         self._client.close()
 
     def finish(self, status: str, artifacts: Sequence[Path] = ()) -> None:
@@ -120,7 +120,8 @@ class ParentRun:
             same_store, run_id = kept["store"] == _digest(self._client.uri), str(kept["run_id"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return run_id if same_store and self._client.find("get_run", run_id) is not None else None
+        run = self._client.find("get_run", run_id) if same_store else None
+        return run_id if run is not None and run.info.lifecycle_stage == "active" else None  # "deleted": by a user
 
     def _create(self) -> None:
         from mlflow.entities import Param
@@ -139,7 +140,7 @@ class ParentRun:
             return
         self.run_id = str(run.info.run_id)
         write_json(self.folder / FILE_NAME, {"store": _digest(client.uri), "run_id": self.run_id})
-        params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in self.params.items()]
+        params = [Param(name, value) for name, value in flat_params(self.params).items()]
         client.call("log_batch", self.run_id, params=params[:100])
 
 

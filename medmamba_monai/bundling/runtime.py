@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from medmamba_monai.engines.precision import amp_supported
 from medmamba_monai.errors import CheckpointError, ConfigError
 from medmamba_monai.handlers import load_weights_for_inference
 from medmamba_monai.handlers.hooks import is_rank_zero
+from medmamba_monai.handlers.mlflow_client import shown_uri
 from medmamba_monai.networks.exported import ExportedNetwork, read_info
 from medmamba_monai.networks.model_info import FILE_NAME, ModelInfo
 
@@ -382,7 +382,7 @@ def recorded_config() -> dict[str, Any]:
 def _without_password(config: dict[str, Any]) -> dict[str, Any]:
     """The config without user and password in the address of the tracking server: records are read by others."""
     uri = config.get("tracking_uri")
-    return config | ({"tracking_uri": re.sub(r"(?<=://)[^/@]*@", "", uri)} if isinstance(uri, str) else {})
+    return config | ({"tracking_uri": shown_uri(uri)} if isinstance(uri, str) else {})
 
 
 def save_config(output_dir: str, name: str, wanted: bool | str | None = True) -> None:

@@ -19,10 +19,14 @@ KEPT = frozenset(
     {
         *("dataset_dir", "datalist", "class_names", "layout", "download", "task", "uncertain_labels", "allow_leakage"),
         *("split", "key_metric", "seed", "val_interval", "device", "progress", "mlflow", "tracking_uri"),
-        *("experiment_name", "epochs"),
+        *("experiment_name", "epochs", "max_epochs", "total_steps", "data", "splits", "validate"),
+        *("bundle_root", "output_dir", "ckpt_dir", "resume", "run_name", "parent_run_id", "initialize", "run"),
     }
 )
-"""Keys that no search may touch: trials are compared on the same data, by the same score, after as many epochs."""
+"""Keys, and parts of nested ones, that no search may touch.
+
+Trials are compared on the same data, by the same score, after as many epochs.
+"""
 
 WORDS = {"type", "low", "high", "log", "step", "choices"}
 TYPES = ("float", "int", "categorical")
@@ -156,7 +160,7 @@ def check_keys(space: Sequence[Dimension], config: Mapping[str, Any], fixed: Seq
     for dimension in space:
         parts = dimension.key.replace("::", "#").split("#")
         where = f"--space, {dimension.key}"
-        if parts[0] in KEPT | {"validate", "splits", "initialize", "run"}:
+        if not KEPT.isdisjoint(parts):
             raise ConfigError(
                 "trials must share data, score and length to be compared, and none may see the test part",
                 where=where,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from medmamba_monai.bundling.opened import TrainedBundle, open_trained
+from medmamba_monai.engines.precision import autocast
 from medmamba_monai.errors import DataError, MedMambaError
 from medmamba_monai.handlers.predictions import NO_FINDING, SEPARATOR
 
@@ -90,8 +91,9 @@ class ServedModel:
             raise _refusal(f"image {number}: {error}") from error
 
     def _probabilities(self, images: Sequence[Tensor]) -> Tensor:
-        with torch.inference_mode():
-            logits = self.trained.network(torch.stack(list(images)).to(self.trained.device)).double().cpu()
+        device = self.trained.device
+        with torch.inference_mode(), autocast(device, self.trained.amp):  # as the bundle's inference does
+            logits = self.trained.network(torch.stack(list(images)).to(device)).double().cpu()
         return logits.sigmoid() if self.several else logits.softmax(1)
 
     def _text(self, row: Sequence[float]) -> str:

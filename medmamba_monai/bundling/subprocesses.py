@@ -121,6 +121,7 @@ def run_bundle(
     watch: Callable[[Child], None] | None = None,
     show: Callable[[str], None] | None = None,
     keep_open: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> int:
     """Run a bundle in a process and wait for its end.
 
@@ -134,6 +135,7 @@ def run_bundle(
         watch: called several times a second with the run at work, which it may stop.
         show: called with each line on an epoch, such as "epoch 3 of 50: loss 0.61, val_auc 0.83, 4.1 s".
         keep_open: file descriptors that the run inherits, as those of locks that it shall hold, too.
+        environment: variables for the run besides those of this process; unlike arguments, nobody else sees them.
 
     Returns:
         The exit status; 75 for a training that was stopped.
@@ -146,7 +148,12 @@ def run_bundle(
         _status_file(log).unlink(missing_ok=True)
     status = NO_STATUS if log is None else str(_status_file(log))
     return run_process(
-        [sys.executable, "-m", MODULE, status, *arguments], log, watch=watch, show=show, keep_open=keep_open
+        [sys.executable, "-m", MODULE, status, str(os.getpid()), *arguments],
+        log,
+        watch=watch,
+        show=show,
+        keep_open=keep_open,
+        environment=environment,
     )
 
 
@@ -157,18 +164,18 @@ def run_process(
     watch: Callable[[Child], None] | None = None,
     show: Callable[[str], None] | None = None,
     keep_open: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> int:
     """Run any command as `run_bundle` runs a bundle; without an exit status beside the log.
 
     Raises:
         Interrupted: this process was sent a signal meanwhile.
     """
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     with _output(log) as stream, _forwarding() as signals:
         # a session of its own: Ctrl-C reaches it through this process only, and so once
         process = subprocess.Popen(
             command,
-            env=environment,
+            env={**os.environ, "PYTHONWARNINGS": "ignore", **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

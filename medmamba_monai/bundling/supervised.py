@@ -1,7 +1,8 @@
 """``python -m monai.bundle`` for a process that starts many: ends with its parent, and leaves its exit status behind.
 
-Run as ``python -m medmamba_monai.bundling.supervised STATUS_FILE run --config_file …``, with a "-" in place of the file
-where none is wanted; the other arguments are those of ``python -m monai.bundle``. Imports the standard library only.
+Run as ``python -m medmamba_monai.bundling.supervised STATUS_FILE PARENT run --config_file …``, with a "-" in place of
+the file where none is wanted and the id of the process that starts it; the other arguments are those of
+``python -m monai.bundle``. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ __all__ = ["main", "watch_parent"]
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def main(status: Path | None, arguments: list[str]) -> int:
+def main(status: Path | None, parent: int, arguments: list[str]) -> int:
     """Run ``monai.bundle`` and write how it ended.
 
     Args:
         status: JSON file that gets ``{"code": exit status}`` when the run ends by itself; a killed one leaves none.
             None: nothing is written.
+        parent: id of the process to depend on. It tells it by itself: asked for here, seconds after the start, the
+            parent may be gone already.
         arguments: what stands behind ``python -m monai.bundle``.
 
     Returns:
         The exit status.
     """
-    watch_parent(os.getppid())
+    watch_parent(parent)
     sys.argv = ["monai.bundle", *arguments]
     try:
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
@@ -51,7 +54,7 @@ def main(status: Path | None, arguments: list[str]) -> int:
 
 
 def watch_parent(parent: int) -> None:
-    """Send this process a SIGTERM once ``parent`` is gone; a training then saves its state and ends.
+    """Send this process a SIGTERM once ``parent`` is not its parent; a training then saves its state and ends.
 
     Args:
         parent: id of the process to depend on.
@@ -67,4 +70,4 @@ def watch_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None if sys.argv[1] == "-" else Path(sys.argv[1]), sys.argv[2:]))
+    raise SystemExit(main(None if sys.argv[1] == "-" else Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))

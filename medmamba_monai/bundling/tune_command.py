@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     with opened(arguments, ("split",)) as experiment:
         settings = experiment.settings
         check_keys(space, experiment.config, list(experiment.options))
+        experiment.splits.refuse_leakage()  # before the plan is settled: data that cannot be used are no plan
         plan = {"space": json.loads(_space_text(search)), "sampler_seed": search.seed, "pruner": search.pruner}
         experiment.settle({**plan, "split_seed": int(settings["seed"]), "key_metric": settings["key_metric"]})
         parent = ParentRun(
@@ -102,7 +103,7 @@ def told(study: Any, experiment: Experiment) -> str:
         rows.append([str(trial.user_attrs["index"]), f"{trial.value:.4f}", *values])
     states = [trial.state.name for trial in trials]
     folder = experiment.folder
-    fixed = {key: value for key, value in experiment.options.items() if key != "datalist"}
+    fixed = {key: value for key, value in experiment.recorded.items() if key != "datalist"}
     fixed |= {"datalist": folder / "datalist.json"}
     fixed |= {"ckpt_dir": folder / "best" / "models", "output_dir": folder / "best" / "eval"}
     files = [*experiment.further, folder / "best.json"]

@@ -23,6 +23,7 @@ from medmamba_monai.handlers.checkpoint import CHECKPOINT_NAME, MODEL_NAME
 from medmamba_monai.handlers.checkpoint_folder import CheckpointFolder, previous_name
 from medmamba_monai.handlers.files import write_atomic, write_json
 from medmamba_monai.handlers.history import HISTORY_NAME, read_history
+from medmamba_monai.handlers.mlflow_client import sqlite_uri
 from medmamba_monai.metrics import score_mode
 
 __all__ = ["PRUNERS", "Search", "best_trial", "finished_trials", "open_study", "require_optuna", "tune", "write_trials"]
@@ -84,7 +85,7 @@ def open_study(folder: Path, search: Search, mode: str, epochs: int) -> Any:
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=max(2, epochs // 9), reduction_factor=3)
     return optuna.create_study(
         study_name="tune",
-        storage=f"sqlite:///{folder / STUDY_NAME}",
+        storage=sqlite_uri(folder / STUDY_NAME),
         direction="maximize" if mode == "max" else "minimize",
         pruner=pruner,
         load_if_exists=True,
@@ -105,7 +106,7 @@ def tune(
     search that was interrupted finds what an uninterrupted one would have found.
 
     Args:
-        experiment: the bundle.
+        experiment: the bundle, its data looked at already (`Splits.refuse_leakage`).
         search: what is tried.
         parent: MLflow run that the trials are shown under, begun.
         tell: called with a line for each trial.
@@ -121,7 +122,6 @@ def tune(
     """
     settings = experiment.settings
     mode = score_mode(str(settings["key_metric"]))
-    experiment.splits.refuse_leakage()
     datalist = experiment.folder / "datalist.json"
     experiment.splits.datalist.save(datalist)
     study = open_study(experiment.folder, search, mode, int(settings["epochs"]))
@@ -129,10 +129,11 @@ def tune(
     while len(finished_trials(study)) < search.trials:
         trial, index = _ask(study, search)
         line = _Trial(experiment, study, trial, index, datalist).run(search, parent, show)
-        parent.log({"trial_score": _value(study, trial.number)}, step=index)
         write_trials(study, experiment.folder)
+        parent.log({"trial_score": _value(study, trial.number)}, step=index)
         tell(line)
         _refuse_failures(study)
+    write_trials(study, experiment.folder)  # a kill may have come between the last trial's end and its row
     return study
 
 
@@ -148,8 +149,10 @@ def _take_up_interrupted(study: Any) -> None:
     again = {trial.user_attrs.get("continues") for trial in study.trials}
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.number not in again:  # else a kill came between the two steps
-            attributes = {key: trial.user_attrs[key] for key in ("index",) if key in trial.user_attrs}
-            study.enqueue_trial(trial.params, user_attrs={**attributes, "continues": trial.number})
+            # a kill while values were drawn: all are drawn again, by the same seed
+            params = trial.params if "overrides" in trial.user_attrs else {}
+            attributes = {"index": _index(study, trial), "continues": trial.number}
+            study.enqueue_trial(params, user_attrs=attributes)
         study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -157,13 +160,19 @@ def _ask(study: Any, search: Search) -> tuple[Any, int]:
     """The next trial, with its place in the order of what was drawn."""
     import optuna
 
-    index = sum("continues" not in trial.user_attrs for trial in study.trials)
-    seed = int(np.random.SeedSequence([search.seed, index]).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
     trial = study.ask()
-    index = trial.user_attrs.get("index", index)
+    index = _index(study, trial)
     trial.set_user_attr("index", index)
+    seed = int(np.random.SeedSequence([search.seed, index]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=seed)  # in time: values are drawn when they are asked for
     return trial, index
+
+
+def _index(study: Any, trial: Any) -> int:
+    """Place of a trial among those that do not go on with another; also where a kill came before it was noted."""
+    if "index" in trial.user_attrs:
+        return int(trial.user_attrs["index"])
+    return sum("continues" not in earlier.user_attrs for earlier in study.trials[: trial.number])
 
 
 class _Trial:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from medmamba_monai.errors import ConfigError
 
-__all__ = ["QuietClient", "default_tracking_uri", "local_database", "usable_tracking_uri"]
+__all__ = ["QuietClient", "default_tracking_uri", "local_database", "shown_uri", "sqlite_uri", "usable_tracking_uri"]
 
 SQLITE = "sqlite:///"
 DATABASE_NAME = "mlruns.db"
@@ -37,7 +37,7 @@ def default_tracking_uri(output_dir: str | Path) -> str:
         >>> default_tracking_uri("/data/my runs")
         'sqlite:////data/my runs/mlruns.db'
     """
-    return _sqlite_uri(Path(output_dir).absolute() / DATABASE_NAME)
+    return sqlite_uri(Path(output_dir).absolute() / DATABASE_NAME)
 
 
 def local_database(uri: str) -> Path | None:
@@ -76,7 +76,7 @@ def usable_tracking_uri(uri: str) -> str:
             remedy="give sqlite:///<folder>/mlruns.db or the http(s) address of a server",
         )
     database = local_database(uri)
-    return uri if database is None else _sqlite_uri(database)
+    return uri if database is None else sqlite_uri(database)
 
 
 class QuietClient:
@@ -150,7 +150,7 @@ class QuietClient:
             self._failed(error)
             return None
         if self.warned:
-            logger.warning("the MLflow store %s answers again", self._shown_uri())
+            logger.warning("the MLflow store %s answers again", shown_uri(self.uri))
         self.warned, self._pause = False, FIRST_PAUSE
         return True if result is None else result
 
@@ -178,16 +178,11 @@ class QuietClient:
         if not self.warned:
             self.warned = True
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            reason = reason.replace(self.uri, self._shown_uri())
+            reason = reason.replace(self.uri, shown_uri(self.uri))
             logger.warning(
                 "the MLflow store %s failed (%s). The run goes on; metrics are sent when it answers again",
-                self._shown_uri(), reason,
+                shown_uri(self.uri), reason,
             )  # fmt: skip
-
-    def _shown_uri(self) -> str:
-        """The address without a password that may stand in it."""
-        scheme, _, rest = self.uri.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
 
     @contextmanager
     def _short_waits(self, timeout: float) -> Iterator[None]:
@@ -206,8 +201,24 @@ class QuietClient:
                 os.environ.pop(name, None)
 
 
-def _sqlite_uri(database: Path) -> str:
-    """Only what would be taken for an encoded letter is encoded."""
+def shown_uri(uri: str) -> str:
+    """The address without user and password; cut at the last "@", since some stores take a "/" or "@" in a password.
+
+    Example:
+        >>> shown_uri("https://ann:p@ss@host:5000"), shown_uri("sqlite:////home/a@b/mlruns.db")
+        ('https://host:5000', 'sqlite:////home/a@b/mlruns.db')
+    """
+    scheme, separator, rest = uri.partition("://")
+    return uri if local_database(uri) is not None else f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def sqlite_uri(database: Path) -> str:
+    """Address of a SQLite file; only what would be taken for an encoded letter is encoded.
+
+    Example:
+        >>> sqlite_uri(Path("/data/100%/c%41d.db"))
+        'sqlite:////data/100%/c%2541d.db'
+    """
     return SQLITE + re.sub("%(?=[0-9A-Fa-f]{2})", "%25", database.as_posix())
 
 

@@ -15,7 +15,7 @@ import torch
 
 from medmamba_monai.handlers.hooks import scalar
 
-__all__ = ["flat_metrics", "flat_params", "unique_run_name", "versions"]
+__all__ = ["allowed_name", "flat_metrics", "flat_params", "unique_run_name", "versions"]
 
 LONGEST_VALUE = 6000
 LONGEST_NAME = 250
@@ -39,7 +39,7 @@ def flat_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             flat |= flat_params({str(index): item for index, item in enumerate(value)}, f"{name}.")
         else:
-            flat[_allowed(name)[:LONGEST_NAME]] = str(value)[:LONGEST_VALUE]
+            flat[allowed_name(name)] = str(value)[:LONGEST_VALUE]
     return flat
 
 
@@ -58,17 +58,27 @@ def flat_metrics(metrics: Mapping[str, Any], already_warned: set[str] | None = N
     for name, value in metrics.items():
         number = scalar(value)
         if number is not None:
-            flat[_allowed(name)] = number
+            flat[allowed_name(name)] = number
             continue
         array = _small_array(value)
         if array is not None:
             entries = np.ndenumerate(array)
-            flat |= {_allowed("_".join([name, *map(str, index)])): float(entry) for index, entry in entries}
+            flat |= {allowed_name("_".join([name, *map(str, index)])): float(entry) for index, entry in entries}
         elif already_warned is None or name not in already_warned:
             logger.warning("metric '%s' is no number and no small table; it is not tracked", name)
             if already_warned is not None:
                 already_warned.add(name)
     return flat
+
+
+def allowed_name(name: str) -> str:
+    """A name that MLflow takes: letters, digits and ``_-./ :``; anything else becomes an underscore.
+
+    Example:
+        >>> allowed_name("network_def#drop_path_rate")
+        'network_def_drop_path_rate'
+    """
+    return "".join(letter if letter.isalnum() or letter in "_-./ :" else "_" for letter in name)[:LONGEST_NAME]
 
 
 def unique_run_name(prefix: str) -> str:
@@ -109,8 +119,3 @@ def _small_array(value: Any) -> np.ndarray[Any, np.dtype[Any]] | None:
     except (TypeError, ValueError):
         return None
     return array if 0 < array.size <= MOST_ELEMENTS else None
-
-
-def _allowed(name: str) -> str:
-    """MLflow takes letters, digits and ``_-./ :``; anything else becomes an underscore."""
-    return "".join(letter if letter.isalnum() or letter in "_-./ :" else "_" for letter in name)

@@ -38,6 +38,13 @@ def write_images(folder: Path, per_class: int = 12, side: int = 20) -> Path:
     return folder
 
 
+def bundle_in(root: Path) -> Path:
+    """A folder that passes for a bundle."""
+    (root / "b" / "configs").mkdir(parents=True, exist_ok=True)
+    (root / "b" / "configs" / "train.json").write_text("{}")
+    return root / "b"
+
+
 def make_experiment(root: Path, options: Mapping[str, Any] | None = None, **splits: Any) -> Experiment:
     """An experiment on such images, in ``root/out``."""
     data = root / "data"
@@ -53,6 +60,7 @@ class FakeRuns:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.further: list[dict[str, Any]] = []
         self.before: Callable[[str, dict[str, Any], Path], int] = lambda mode, options, log: 0
 
     def __call__(self, arguments: list[str], log: Path, **further: Any) -> int:
@@ -62,6 +70,7 @@ class FakeRuns:
             key.removeprefix("--"): DefaultParseValue(value) for key, value in zip(words[::2], words[1::2], strict=True)
         }
         self.asked.append((mode, options))
+        self.further.append(further)
         log.parent.mkdir(parents=True, exist_ok=True)
         code = self.before(mode, options, log)
         if code == 0:

@@ -17,7 +17,7 @@ from medmamba_monai.bundling.subprocesses import Interrupted
 from medmamba_monai.data.phantom import write_phantoms
 from medmamba_monai.handlers import default_tracking_uri
 
-from .experiments import FakeRuns, make_experiment
+from .experiments import FakeRuns, bundle_in, make_experiment
 
 
 @pytest.fixture
@@ -37,7 +37,15 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRuns:
 
 def command(root: Path, *words: str) -> int:
     return cli.main(
-        ["cross_validate", "b", "--output_dir", str(root / "out"), "--dataset_dir", str(root / "data"), *words]
+        [
+            "cross_validate",
+            str(bundle_in(root)),
+            "--output_dir",
+            str(root / "out"),
+            "--dataset_dir",
+            str(root / "data"),
+            *words,
+        ]
     )
 
 
@@ -74,6 +82,11 @@ def test_refusals(
     assert command(tmp_path, *words) in (cli.EXIT_CONFIG, cli.EXIT_DATA)
     assert message in capsys.readouterr().err
     assert runs.asked == []
+
+
+def test_the_part_to_test_is_not_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(tmp_path, "--split", "validation") == cli.EXIT_CONFIG
+    assert "split is set by this command" in capsys.readouterr().err
 
 
 def test_a_signal_ends_it_with_75(tmp_path: Path, runs: FakeRuns, capsys: pytest.CaptureFixture[str]) -> None:

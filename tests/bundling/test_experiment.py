@@ -108,6 +108,10 @@ def test_failures_name_the_log(tmp_path: Path, runs: FakeRuns) -> None:
     with pytest.raises(Interrupted, match="from outside"):
         opened.train(place, {})
     assert opened.train(place, {}, watch=lambda child: None) == 75  # somebody here may have stopped it
+    runs.before = lambda mode, options, log: -15
+    assert opened.train(place, {}, watch=lambda child: None) == 75  # while it was not in its epochs
+    with pytest.raises(Interrupted, match="from outside"):
+        opened.train(place, {})
 
 
 def test_an_evaluation_gets_no_key_that_model_json_answers(tmp_path: Path) -> None:
@@ -124,3 +128,18 @@ def test_runs_need_not_look_for_copies_again(tmp_path: Path, runs: FakeRuns) -> 
     opened.splits.refuse_leakage()
     opened.train(place, {})
     assert json.loads((place.results / "duplicates.json").read_text())["images"] == 24
+
+
+def test_the_tracking_servers_address_is_handed_over_unseen(
+    tmp_path: Path, runs: FakeRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = "https://ann:secret@host"
+    opened, place = make_experiment(tmp_path, {"tracking_uri": uri}), RunPlace(tmp_path / "out" / "a")
+    assert opened.environment == {}
+    opened.settings.update(mlflow=True, tracking_uri=uri)  # type: ignore[attr-defined]
+    opened.train(place, {})
+    assert "tracking_uri" not in runs.asked[0][1]
+    assert runs.further[0]["environment"] == {"MLFLOW_TRACKING_URI": uri}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://other")
+    assert opened.environment == {}

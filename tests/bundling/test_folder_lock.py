@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from medmamba_monai.bundling import folder_lock
 from medmamba_monai.bundling.folder_lock import hold_folder
 from medmamba_monai.errors import ConfigError
 
@@ -46,3 +47,9 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"), hold_folder(tmp_path / "file" / "x"):
         pytest.fail("held")
+
+
+def test_nothing_is_handed_on_where_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_lock, "fcntl", None)  # Windows, where Popen takes no descriptors
+    with hold_folder(tmp_path) as held:
+        assert held == []

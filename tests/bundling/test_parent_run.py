@@ -18,8 +18,7 @@ def test_one_run_through_several_commands(tmp_path: Path) -> None:
     first.begin()
     assert first.run_id is not None
     assert first.child_options("fold 1") == {
-        "mlflow": True, "tracking_uri": uri, "experiment_name": "trials", "run_name": "fold 1",
-        "parent_run_id": first.run_id,
+        "mlflow": True, "experiment_name": "trials", "run_name": "fold 1", "parent_run_id": first.run_id,
     }  # fmt: skip
     first.finish("KILLED")
     client = MlflowClient(uri)
@@ -74,12 +73,33 @@ def test_a_store_that_does_not_know_the_run_gets_a_new_one(tmp_path: Path, caplo
     assert "failed" not in caplog.text
 
 
-def test_an_address_from_the_environment_stays_out_of_command_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_from_the_environment_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", default_tracking_uri(tmp_path / "elsewhere"))
     parent = ParentRun(tmp_path, default_tracking_uri(tmp_path), "trials", "5 folds")
     parent.begin()
     assert parent.run_id is not None
-    assert "tracking_uri" not in parent.child_options("fold 1")
     assert (tmp_path / "elsewhere" / "mlruns.db").exists()
+
+
+def test_nested_keys_are_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = default_tracking_uri(tmp_path)
+    parent = ParentRun(tmp_path, uri, "trials", "x", {"train#trainer#decollate": False, "epochs": 3})
+    parent.begin()
+    parent.log({"val_a#b": 0.5}, {"best.network_def#drop_path_rate": 0.1})
+    parent.finish("FINISHED")
+    data = MlflowClient(uri).get_run(str(parent.run_id)).data
+    assert data.params == {"train_trainer_decollate": "False", "epochs": "3"}
+    assert data.metrics == {"val_a_b": 0.5}
+    assert data.tags["best.network_def_drop_path_rate"] == "0.1"
+    assert "failed" not in caplog.text
+
+
+def test_a_run_that_was_deleted_is_not_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = default_tracking_uri(tmp_path)
+    first = ParentRun(tmp_path, uri, "trials", "x")
+    first.begin()
+    MlflowClient(uri).delete_run(str(first.run_id))
+    again = ParentRun(tmp_path, uri, "trials", "x")
+    again.begin()
+    assert again.run_id not in (None, first.run_id)
+    assert "failed" not in caplog.text

@@ -172,4 +172,5 @@ def test_a_refusal_inside_a_config_keeps_its_reason() -> None:
 def test_the_tracking_servers_password_is_not_recorded() -> None:
     config = {"tracking_uri": "https://me:secret@host/x", "seed": 0}
     assert runtime._without_password(config) == {"tracking_uri": "https://host/x", "seed": 0}
+    assert runtime._without_password({"tracking_uri": "https://a:p@ss@host/x"}) == {"tracking_uri": "https://host/x"}
     assert runtime._without_password({"tracking_uri": None}) == {"tracking_uri": None}

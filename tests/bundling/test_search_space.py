@@ -14,7 +14,8 @@ optuna = pytest.importorskip("optuna")
 
 CONFIG = {
     "learning_rate": 1e-3, "warmup_epochs": 3, "image_size": 64, "ema": False,
-    "network_def": {"_target_": "x", "preset": "nano"}, "train": {"trainer": {"max_epochs": 5}, "handlers": [{"a": 1}]},
+    "network_def": {"_target_": "x", "preset": "nano"},
+    "train": {"trainer": {"max_epochs": 5, "decollate": 0}, "handlers": [{"a": 1}]},
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def test_spaces_that_make_no_sense(space: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["learning_rate", "network_def#preset", "network_def#d_state", "train::trainer::max_epochs", "train#handlers#0#a"],
+    ["learning_rate", "network_def#preset", "network_def#d_state", "train::trainer::decollate", "train#handlers#0#a"],
 )
 def test_keys_there_are(key: str) -> None:
     check_keys(parse_space(json.dumps({key: {"low": 1, "high": 2}})), CONFIG)
@@ -74,6 +75,11 @@ def test_keys_there_are(key: str) -> None:
         ("seed", "share data"),
         ("datalist", "share data"),
         ("validate#evaluator#val_handlers", "share data"),
+        ("train#trainer#max_epochs", "share data"),
+        ("lr_scheduler::total_steps", "share data"),
+        ("train#dataset#data", "share data"),
+        ("output_dir", "share data"),
+        ("resume", "share data"),
         ("learning_rat", "did you mean 'learning_rate'"),
         ("optimiser#lr", "no such key"),
         ("train#handlers#7#a", "no such key"),

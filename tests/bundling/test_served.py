@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from medmamba_monai.bundling.opened import open_trained
 from medmamba_monai.bundling.served import ServedModel, _load_pyfunc, image_file
+from medmamba_monai.engines import precision
 from medmamba_monai.errors import DataError
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "breast_ultrasound_classification"
@@ -142,6 +144,19 @@ def test_several_classes_an_image(model: ServedModel) -> None:
     assert served._text([0.1, 0.2, 0.3]) == "No Finding"
     logits = served._probabilities([torch.zeros(1, 64, 64)])
     assert not torch.isclose(logits.sum(), torch.ones((), dtype=torch.float64))
+
+
+def test_computes_in_the_precision_of_the_bundles_inference(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "amp_supported", lambda device: True)  # any CPU can, though slowly
+    assert not model.trained.amp  # on a CPU
+    images = [torch.linspace(-1, 1, 64 * 64).reshape(1, 64, 64)]
+    found = ServedModel(replace(model.trained, amp=True))._probabilities(images)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        wanted = model.trained.network(torch.stack(images)).double().softmax(1)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert not torch.equal(found, model._probabilities(images))
 
 
 def test_mlflow_finds_the_loader(bundle: Path, weights: Path, pictures: list[Path]) -> None:

@@ -166,3 +166,11 @@ def test_a_killed_starter_takes_its_run_along(tmp_path: Path) -> None:
     process.wait()
     wait_for(lambda: not alive(run), "the end of the run")
     assert "saved after SIGTERM" in log.read_text()
+
+
+def test_variables_of_a_run_are_not_on_its_command_line(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    script = "import os, sys; print(os.environ['PLANTED'], os.environ['PYTHONWARNINGS'], sys.argv)"
+    assert run_process([sys.executable, "-c", script], log, environment={"PLANTED": "secret"}) == 0
+    assert log.read_text() == "secret ignore ['-c']\n"
+    assert "PLANTED" not in os.environ

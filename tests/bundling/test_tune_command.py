@@ -17,10 +17,12 @@ from mlflow import MlflowClient
 
 from medmamba_monai import cli
 from medmamba_monai.bundling import cross_validate_command, experiment
+from medmamba_monai.bundling.splits import Splits
 from medmamba_monai.data.phantom import write_phantoms
+from medmamba_monai.errors import DataError
 from medmamba_monai.handlers import default_tracking_uri
 
-from .experiments import make_experiment
+from .experiments import bundle_in, make_experiment
 from .test_tuning import FakeTrainings
 
 pytest.importorskip("optuna")
@@ -46,14 +48,22 @@ def trainings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTrainings:
 
 
 def command(root: Path, *words: str) -> int:
-    return cli.main(["tune", "b", "--output_dir", str(root / "out"), "--dataset_dir", str(root / "data"), *words])
+    return cli.main(
+        ["tune", str(bundle_in(root)), "--output_dir", str(root / "out"), "--dataset_dir", str(root / "data"), *words]
+    )
 
 
 def test_the_best_values_and_the_command_to_train_with(
     tmp_path: Path, trainings: FakeTrainings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(tmp_path, "--space", SPACE, "--trials", "3", "--batch_size", "4") == 0
+    assert (
+        command(
+            tmp_path, "--space", SPACE, "--trials", "3", "--batch_size", "4", "--tracking_uri", "https://a:secret@b"
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
+    assert "secret" not in printed
     assert "3 trials: 3 complete, 0 pruned, 0 failed" in printed
     assert "so it is optimistic. The test part was not looked at" in printed
     words = shlex.split(printed.splitlines()[-1])
@@ -82,9 +92,16 @@ def test_refusals(
 
 
 def test_the_test_part_is_no_objective(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "b" / "configs").mkdir(parents=True)
-    (tmp_path / "b" / "configs" / "train.json").write_text("{}")
-    words = ["tune", str(tmp_path / "b"), "--space", SPACE, "--split", "test", "--output_dir", str(tmp_path / "out")]
+    words = [
+        "tune",
+        str(bundle_in(tmp_path)),
+        "--space",
+        SPACE,
+        "--split",
+        "test",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     assert cli.main(words) == cli.EXIT_CONFIG
     assert "split is set by this command" in capsys.readouterr().err
 
@@ -95,6 +112,24 @@ def test_another_space_does_not_mix_with_the_study(
     assert command(tmp_path, "--space", SPACE, "--trials", "1") == 0
     assert command(tmp_path, "--space", SPACE.replace("1e-2", "1e-1"), "--trials", "2") == cli.EXIT_CONFIG
     assert "space was" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_used_do_not_block_the_folder(
+    tmp_path: Path, trainings: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unusable(self: Splits) -> None:
+        raise DataError("planted")
+
+    with monkeypatch.context() as planted:
+        planted.setattr(Splits, "refuse_leakage", unusable)
+        assert command(tmp_path, "--space", SPACE, "--trials", "1") == cli.EXIT_DATA
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+def test_no_bundle_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tune", str(tmp_path / "no"), "--space", SPACE]) == cli.EXIT_CONFIG
+    assert "configs/train.json" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.slow

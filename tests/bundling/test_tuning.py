@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from medmamba_monai.bundling import experiment as experiment_module
+from medmamba_monai.bundling import tuning
 from medmamba_monai.bundling.parent_run import ParentRun
 from medmamba_monai.bundling.search_space import parse_space
 from medmamba_monai.bundling.subprocesses import Interrupted, RunFailedError
@@ -38,6 +39,7 @@ class FakeTrainings:
         self.asked: list[dict[str, Any]] = []
         self.kill_in: dict[int, int] = {}  # number of the training → epoch
         self.fail_in: set[int] = set()
+        self.stopped_code = 75
 
     def __call__(self, arguments: list[str], log: Path, *, watch: Any, show: Any, **further: Any) -> int:
         from fire.parser import DefaultParseValue
@@ -66,7 +68,7 @@ class FakeTrainings:
                 raise KeyboardInterrupt
             watch(child)
             if child.stopped:
-                return 75
+                return self.stopped_code
         log.with_suffix(".status.json").write_text('{"code": 0}')
         return 0
 
@@ -140,6 +142,62 @@ def test_a_kill_between_noting_and_marking_loses_nothing(tmp_path: Path, trainin
     study.enqueue_trial(study.trials[0].params, user_attrs={"index": 0, "continues": 0})
     study, _ = go(tmp_path, 1)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+
+
+@pytest.mark.parametrize("noted", ["index", "overrides"])
+def test_a_kill_before_a_trial_is_noted_mixes_no_trials(
+    noted: str, tmp_path: Path, trainings: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna.trial import Trial
+
+    whole, _ = go(tmp_path / "whole", 5, pruner="none")
+    trainings.asked.clear()
+    go(tmp_path / "killed", 2, pruner="none")
+
+    def killed(self: Any, key: str, value: Any) -> None:
+        if key == noted:
+            raise KeyboardInterrupt
+        note(self, key, value)
+
+    note = Trial.set_user_attr
+    with monkeypatch.context() as planted:
+        planted.setattr(Trial, "set_user_attr", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "killed", 5, pruner="none")
+    study, _ = go(tmp_path / "killed", 5, pruner="none")
+    assert scores(study) == scores(whole)
+    assert len(trainings.asked) == 5
+    assert len({options["ckpt_dir"] for options in trainings.asked}) == 5
+
+
+def test_a_kill_behind_the_last_trial_leaves_no_stale_files(
+    tmp_path: Path, trainings: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*anything: Any, **further: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as planted:
+        planted.setattr(tuning, "write_trials", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path, 1)
+    study, _ = go(tmp_path, 1)
+    assert json.loads((tmp_path / "out" / "best.json").read_text()) == study.trials[0].user_attrs["overrides"]
+
+    monkeypatch.setattr(ParentRun, "log", killed)  # the store comes behind the files
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, 2)
+    assert len((tmp_path / "out" / "trials.csv").read_text().splitlines()) == 3
+
+
+def test_a_training_stopped_outside_of_its_epochs_is_pruned(tmp_path: Path, trainings: FakeTrainings) -> None:
+    trainings.stopped_code = -15
+    study, _ = go(tmp_path, 14)
+    assert [trial.state.name for trial in study.trials].count("PRUNED") >= 2
+
+
+def test_a_folder_whose_name_looks_encoded(tmp_path: Path, trainings: FakeTrainings) -> None:
+    go(tmp_path / "c%41d", 1)
+    assert (tmp_path / "c%41d" / "out" / "study.db").is_file()
 
 
 def test_failures(tmp_path: Path, trainings: FakeTrainings) -> None:

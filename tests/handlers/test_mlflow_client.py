@@ -18,6 +18,7 @@ from medmamba_monai.handlers.mlflow_client import (
     QuietClient,
     default_tracking_uri,
     local_database,
+    shown_uri,
     usable_tracking_uri,
 )
 
@@ -50,6 +51,12 @@ def test_paths_survive_both_ways_of_writing_them(tmp_path: Path, name: str) -> N
     for uri in (default_tracking_uri(folder), path_to_sqlite_uri(folder / "mlruns.db")):
         assert local_database(usable_tracking_uri(uri)) == folder / "mlruns.db"
         assert usable_tracking_uri(usable_tracking_uri(uri)) == default_tracking_uri(folder)
+
+
+def test_addresses_are_shown_without_passwords() -> None:
+    assert shown_uri("http://ann:p@s/s@host:5000/a") == "http://host:5000/a"
+    for uri in ("http://host:5000", "sqlite:////home/a@b/mlruns.db", "databricks"):
+        assert shown_uri(uri) == uri
 
 
 @pytest.mark.parametrize("uri", ["/tmp/mlruns", "mlruns", "file:///tmp/mlruns", "file:mlruns"])
