@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
             if (pack, NETWORK, str(seed)) not in done:
                 append_rows(arguments.out, [_network(pack, folder, datalist, seed, arguments.bundles.resolve())])
     summary = arguments.out.with_suffix(".md")
-    summary.write_text(_summary(read_rows(arguments.out), arguments), encoding="utf-8")
+    summary.write_text(_summary(read_rows(arguments.out)), encoding="utf-8")
     print(summary.read_text(encoding="utf-8"))
 
 
@@ -189,9 +189,12 @@ def _brackets(row: dict[str, str]) -> str:
     return f"[{float(row['low95']):.2f}, {float(row['high95']):.2f}]" if row["low95"] else "[no interval]"
 
 
-def _summary(rows: list[dict[str, str]], arguments: argparse.Namespace) -> str:
+def _summary(rows: list[dict[str, str]]) -> str:
     """Write a line for each pack: mean and spread over seeds, the widest interval, and whether the network leads."""
-    command = f"python -m medmamba_monai.benchmarks accuracy --data DIR --seeds {' '.join(map(str, arguments.seeds))}"
+    packs, seeds = (
+        " ".join(dict.fromkeys(row[key] for row in rows if row["model"] == NETWORK)) for key in ("pack", "seed")
+    )
+    command = f"python -m medmamba_monai.benchmarks accuracy --data DIR --packs {packs} --seeds {seeds}"
     lines = [
         "# Accuracy on small real packs",
         "",
