@@ -20,7 +20,7 @@ from . import cpu
 __all__ = ["PANEL", "WORKSPACE", "Packed", "Product", "panels", "workspace"]
 
 PANEL = 16  # outputs side by side, as in csrc/network.h
-WORKSPACE = 1 << 23  # numbers each thread keeps for the next call, 32 MB
+WORKSPACE = 1 << 26  # numbers each thread keeps for the next call, 256 MB: enough for 1024 x 1024 pixels
 
 
 class Product(ctypes.Structure):

@@ -17,10 +17,11 @@ from torch import Tensor
 from ...errors import BackendError
 from ..orders import index_table
 from . import cpu
-from .packed import PANEL, WORKSPACE, Packed, Product, panels
+from .packed import PANEL, Packed, Product, panels
 
 __all__ = ["BlockWeights", "PackedBlock", "transform_convolution"]
 
+_TOGETHER = 1 << 23  # numbers of workspace for the images of one call, 32 MB
 _WIDE = 128  # from more channels on, convolutions use small tiles: weights, not arithmetic, set the time there
 
 
@@ -168,7 +169,7 @@ class PackedBlock(Packed):
         batch, height, width, _ = x.shape
         x, order = x.contiguous(), index_table(self.scan, (height, width))
         y = cpu.empty(x.shape)
-        together = max(1, WORKSPACE // self.workspace_size(_Map(None, None, None, 1, height, width)))
+        together = max(1, _TOGETHER // self.workspace_size(_Map(None, None, None, 1, height, width)))
         for first in range(0, batch, together):
             count = min(together, batch - first)
             self.run(_Map(x[first].data_ptr(), y[first].data_ptr(), order.data_ptr(), count, height, width))
