@@ -118,6 +118,40 @@ def test_tiny_steps_remember_everything(simd: str) -> None:
     check(run(inputs), truth(inputs))
 
 
+@pytest.mark.parametrize("move", [1e-4, 2e-3, 8e-3, 2e-2, 4e-2])
+@pytest.mark.parametrize("states", [16, 7, 1])
+def test_steps_that_hardly_change(simd: str, poisoned: None, states: int, move: float) -> None:
+    """Sizes near the middle of their block, with decays by polynomials of either degree, beside others by exponentials.
+
+    Without D, which would drown an error of the states.
+    """
+    inputs = problems.directional((9, 15), 2, channels=19, states=states, dtype=torch.float32, step_scale=move)
+    inputs = inputs._replace(A=inputs.A * 4, D=torch.zeros_like(inputs.D))
+    check(run(inputs), truth(inputs), 3e-6)
+
+
+@pytest.mark.parametrize("bias", [-7.0, -3.0, 4.0])
+def test_one_step_that_changes_much(simd: str, bias: float) -> None:
+    """One pixel whose step sizes differ ends the steadiness of its block, not of the others."""
+    inputs = problems.directional((10, 20), channels=8, states=16, dtype=torch.float32, step_scale=3e-3)
+    dt, u = inputs.dt.clone(), inputs.u.clone()
+    dt[:, 77], u[:, 77] = 3.0, 20.0
+    inputs = inputs._replace(dt=dt, u=u, dt_bias=torch.full_like(inputs.dt_bias, bias), D=torch.zeros_like(inputs.D))
+    check(run(inputs), truth(inputs), 3e-6)
+
+
+@pytest.mark.parametrize("A", [-70.0, 0.0, 0.02, 40.0])
+def test_steady_steps_of_every_rate(simd: str, A: float) -> None:
+    """Decays of 0 and of 1, and states that grow, where steps are steady."""
+    inputs = problems.directional((3, 4), channels=9, states=2, scan="raster", dtype=torch.float32, step_scale=1e-4)
+    inputs = inputs._replace(A=torch.full_like(inputs.A, A), dt_bias=torch.zeros_like(inputs.dt_bias))
+    y, _ = cpu.directional_forward(inputs, False)
+    want = reference.directional_scan(problems.to(inputs, torch.float64))
+    finite = (want.abs() < 1e37).all(dim=(0, 2))
+    assert finite.sum() >= 2
+    torch.testing.assert_close(y[:, finite].double(), want[:, finite], rtol=1e-4, atol=2e-6)
+
+
 def test_small_and_large_steps_are_exact_in_themselves(simd: str) -> None:
     """softplus over its whole range: the error is relative to each result, down to 1e-26, not to the largest."""
     x = torch.linspace(-60, 60, 4001)
@@ -252,9 +286,10 @@ def test_the_check_sees_a_planted_error(what: str) -> None:
     assert problems.error(y, truth(inputs)[0]) > 10 * TOLERANCE
 
 
-def test_nan_is_not_swallowed(simd: str) -> None:
+@pytest.mark.parametrize("step_scale", [1.0, 1e-3])
+def test_nan_is_not_swallowed(simd: str, step_scale: float) -> None:
     """A diverged network must show: NaN in any input reaches the output."""
-    inputs = problems.directional((4, 4), channels=9, dtype=torch.float32)
+    inputs = problems.directional((4, 4), channels=9, dtype=torch.float32, step_scale=step_scale)
     for name in inputs._fields[:-1]:
         tensor = getattr(inputs, name).clone()
         tensor.view(-1)[0] = torch.nan

@@ -25,8 +25,9 @@ typedef struct {
     vec delta[SCAN_BLOCK], du[SCAN_BLOCK];           /* du: delta * u */
     vec y[SCAN_BLOCK];                               /* output, or its gradient */
     vec g_delta[SCAN_BLOCK], g_du[SCAN_BLOCK];       /* backward only */
+    vec middle, spread; /* where steps are steady, see steady.h: z is the way from the middle, no longer than spread */
     int64_t clamp; /* whether some delta * a2 may leave the range in which exp2 needs no clamping */
-    char skew[5 * 64 - sizeof(int64_t)]; /* at equal places in their pages, lanes would fight for cache lines */
+    char skew[5 * 64 - 2 * sizeof(vec) - sizeof(int64_t)]; /* at equal places in their pages, lanes would fight for cache lines */
 } scan_lane;
 
 #define LANE_VECTORS (sizeof(scan_lane) / sizeof(vec)) /* from a lane's array to the next lane's */
@@ -238,18 +239,16 @@ static void project(const scan_steps *steps, const scan_params *params, int64_t 
     }
 }
 
-/* delta and delta * u of a lane from x, to which full step sizes still miss their bias. Past the last step, up to a
- * whole group, x and u are 0: those steps are computed and not used. */
+/* delta and delta * u of a lane from x. Past the last step, up to a whole group, x and u are 0: those steps are computed
+ * and not used. */
 static void step_sizes(scan_lane *lane, const scan_params *params, int64_t v, int64_t steps,
                        const scan_problem *problem) {
-    vec greatest = v_set(0.0f), bias = problem->low_rank ? v_set(0.0f) : params->bias[v];
+    vec greatest = v_set(0.0f);
     for (int64_t t = steps; t % GROUP; t++) {
         lane->x[t] = lane->u[t] = v_set(0.0f);
     }
     for (int64_t t = 0; t < steps; t += GROUP) {
-        vec x[GROUP];
-        EACH(x[i] = lane->x[t + i] = v_add(lane->x[t + i], bias))
-        v_exp_minus_abs(x, lane->z + t);
+        v_exp_minus_abs(lane->x + t, lane->z + t);
     }
     for (int64_t t = 0; t < steps; t += GROUP) {
         vec delta[GROUP];
@@ -293,6 +292,11 @@ static void load_channels(scan_steps *steps, const scan_problem *problem, const 
         project(steps, params, problem->rank);
     } else {
         gather(steps->lane->x, &problem->dt, task, steps);
+        for (int64_t v = 0; v < params->vectors; v++) {
+            for (int64_t t = 0; t < steps->steps; t++) {
+                steps->lane[v].x[t] = v_add(steps->lane[v].x[t], params->bias[v]);
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 #ifndef MEDMAMBA_FORWARD_H
 #define MEDMAMBA_FORWARD_H
 
-#include "block.h"
+#include "steady.h"
 
 /* Steps whose decays are made at a time: they leave room in the L1 cache. */
 #define DECAY_STEPS 16
@@ -65,13 +65,18 @@ INLINE void scan_some(const int count, forward_memory *memory, int64_t v, int64_
     }
 }
 
-static void scan_block(forward_memory *memory, int64_t v, int64_t states) {
+static void scan_block(forward_memory *memory, int64_t v, const scan_problem *problem) {
     scan_lane *lane = memory->steps.lane + v;
     const vec skip = memory->params.skip[v];
-    int64_t n = 0;
+    int64_t states = problem->states, n = 0;
     for (int64_t t = 0; t < memory->steps.steps; t++) {
         lane->y[t] = v_mul(skip, lane->u[t]);
     }
+    if (problem->softplus && steady_steps(lane, &memory->params, v, memory->steps.steps)) {
+        steady_states(memory->h + v * states, lane, memory->params.a2 + v * states, &memory->steps, states);
+        return;
+    }
+    step_sizes(lane, &memory->params, v, memory->steps.steps, problem);
     for (; n + STATES_AT_ONCE <= states; n += STATES_AT_ONCE) {
         scan_some(STATES_AT_ONCE, memory, v, n, states);
     }
@@ -105,8 +110,7 @@ static void forward(const scan_problem *problem, const scan_output *output, cons
                     float *to = saved_block(problem, task, k, start) + v * SCAN_WIDTH;
                     save_states(to, memory.h + v * states, states, problem->channels, lanes_of(task, v));
                 }
-                step_sizes(memory.steps.lane + v, &memory.params, v, memory.steps.steps, problem);
-                scan_block(&memory, v, states);
+                scan_block(&memory, v, problem);
             }
             scatter(&output->y, memory.steps.lane->y, task, &memory.steps, k > task->k0);
         }

@@ -1,0 +1,144 @@
+/* The forward scan of a block of steps whose sizes hardly change, as most do in trained networks: a channel's bias sets
+ * the size, the image moves it by a few percent.
+ *
+ * Step sizes are softplus(x) with x close to a middle x0, and softplus becomes its Taylor polynomial there. A decay is
+ * exp(delta A) = exp(middle A) exp(away A) with a small away = delta - middle: one exponential a block and state, and a
+ * polynomial of degree 2 or 3 a step, which is short enough to stay in registers with the recurrence.
+ */
+#ifndef MEDMAMBA_STEADY_H
+#define MEDMAMBA_STEADY_H
+
+#include "block.h"
+
+/* Half the range of x at most: softplus's polynomial of degree 3 is then right to 3e-7, and no step size is further
+ * than 5 % from the middle. */
+#define STEADY_X 0.05f
+/* |away A| at most, for polynomials of degree 3 and 2 that are right to 1.4e-7 and 0.9e-7. */
+#define STEADY_CUBIC 0.06f
+#define STEADY_SQUARE 0.0125f
+/* |middle A| at most: exp2 of it needs no clamping. */
+#define STEADY_MIDDLE 80.0f
+
+/* softplus(x0 + r) - softplus(x0): coefficients of r, r^2, r^3. */
+typedef struct {
+    vec first, second, third;
+} softplus_slopes;
+
+INLINE vec softplus_away(const softplus_slopes *slopes, vec r) {
+    return v_mul(r, v_fma(v_fma(slopes->third, r, slopes->second), r, slopes->first));
+}
+
+/* Whether the steps of a lane are steady. If so, makes what steady_states takes: middle, spread, z = delta - middle,
+ * and du. Past the last step, up to a whole group, u is 0. */
+static int steady_steps(scan_lane *lane, const scan_params *params, int64_t v, int64_t steps) {
+    const vec one = v_set(1.0f), half = v_set(0.5f);
+    vec low = lane->x[0], high = lane->x[0], middle_x[GROUP], z[GROUP], middle[GROUP];
+    softplus_slopes slopes;
+    for (int64_t t = 1; t < steps; t++) {
+        low = v_min(low, lane->x[t]), high = v_max(high, lane->x[t]);
+    }
+    if (!v_all_below(v_sub(high, low), 2.0f * STEADY_X)) {
+        return 0;
+    }
+    EACH(middle_x[i] = v_mul(half, v_add(low, high)))
+    v_exp_minus_abs(middle_x, z);
+    v_softplus(middle_x, z, middle);
+    slopes.first = v_div(v_pick(middle_x[0], one, z[0]), v_add(one, z[0]));
+    slopes.second = v_mul(half, v_mul(slopes.first, v_sub(one, slopes.first)));
+    slopes.third = v_mul(v_mul(v_set(1.0f / 3.0f), slopes.second), v_fma(v_set(-2.0f), slopes.first, one));
+    lane->middle = middle[0];
+    lane->spread = v_max(v_abs(softplus_away(&slopes, v_sub(low, middle_x[0]))),
+                         v_abs(softplus_away(&slopes, v_sub(high, middle_x[0]))));
+    if (!v_all_below(v_mul(lane->spread, params->bound[v]), STEADY_CUBIC * LOG2_E) ||
+        !v_all_below(v_mul(lane->middle, params->bound[v]), STEADY_MIDDLE * LOG2_E)) {
+        return 0;
+    }
+    for (int64_t t = 0; t < steps; t++) {
+        vec away = softplus_away(&slopes, v_sub(lane->x[t], middle_x[0]));
+        lane->z[t] = away;
+        lane->du[t] = v_mul(v_add(lane->middle, away), lane->u[t]);
+    }
+    return 1;
+}
+
+/* exp(delta A) of a state = p[0] + away (p[1] + away (p[2] + away p[3])). What the next power would add is spread
+ * over the ones that are there. */
+typedef struct {
+    vec p[4];
+} decay_polynomial;
+
+/* Those of `count` states, a group at most. */
+INLINE void decay_polynomials(decay_polynomial *to, const scan_lane *lane, const vec *a2, int64_t count) {
+    vec base[GROUP];
+    EACH(base[i] = v_mul(lane->middle, a2[i < count ? i : 0]))
+    v_exp2(base, 0);
+    for (int64_t j = 0; j < count; j++) {
+        vec a = v_mul(a2[j], v_set(LN_2)), *p = to[j].p;
+        p[0] = base[j];
+        p[1] = v_mul(p[0], a);
+        p[2] = v_mul(v_mul(p[1], a), v_set(0.5f));
+        p[3] = v_mul(v_mul(p[2], a), v_set(1.0f / 3.0f));
+    }
+}
+
+/* `count` states (one or two) through a block with decays of that degree: y += C h. */
+INLINE void steady_some(const int count, const int degree, vec *RESTRICT state, const decay_polynomial *decay,
+                        scan_lane *lane, const float *RESTRICT b, const float *RESTRICT c, int64_t steps, int64_t row) {
+    const float spare = degree == 3 ? STEADY_CUBIC * STEADY_CUBIC / 16.0f : STEADY_SQUARE * STEADY_SQUARE / 8.0f;
+    vec h[2], p[2][4];
+    UNROLL
+    for (int j = 0; j < count; j++) {
+        h[j] = state[j];
+        UNROLL
+        for (int i = 0; i <= degree; i++) {
+            p[j][i] = decay[j].p[i];
+        }
+        p[j][degree - 1] = v_fma(p[j][degree - 1], v_set(spare), p[j][degree - 1]);
+    }
+    for (int64_t t = 0; t < steps; t++, b += row, c += row) {
+        vec away = lane->z[t], entry = lane->du[t], sum = lane->y[t];
+        UNROLL
+        for (int j = 0; j < count; j++) {
+            vec a = p[j][degree];
+            UNROLL
+            for (int i = degree - 1; i >= 0; i--) {
+                a = v_fma(a, away, p[j][i]);
+            }
+            h[j] = v_fma(a, h[j], v_mul(entry, v_set(b[j])));
+            sum = v_fma(h[j], v_set(c[j]), sum);
+        }
+        lane->y[t] = sum;
+    }
+    UNROLL
+    for (int j = 0; j < count; j++) {
+        state[j] = h[j];
+    }
+}
+
+INLINE void steady_count(const int count, vec *state, const decay_polynomial *decay, scan_lane *lane, const vec *a2,
+                         const scan_steps *steps, int64_t n, int64_t states) {
+    const float *b = steps->b + n, *c = steps->c + n;
+    vec bound = v_max(v_abs(a2[0]), v_abs(a2[count - 1]));
+    if (v_all_below(v_mul(lane->spread, bound), STEADY_SQUARE * LOG2_E)) {
+        steady_some(count, 2, state, decay, lane, b, c, steps->steps, states);
+    } else {
+        steady_some(count, 3, state, decay, lane, b, c, steps->steps, states);
+    }
+}
+
+/* All states `h` of a steady lane through a block. */
+static void steady_states(vec *h, scan_lane *lane, const vec *a2, const scan_steps *steps, int64_t states) {
+    for (int64_t first = 0; first < states; first += GROUP) {
+        decay_polynomial decay[GROUP];
+        int64_t end = first + GROUP < states ? first + GROUP : states, n = first;
+        decay_polynomials(decay, lane, a2 + first, end - first);
+        for (; n + 2 <= end; n += 2) {
+            steady_count(2, h + n, decay + (n - first), lane, a2 + n, steps, n, states);
+        }
+        if (n < end) {
+            steady_count(1, h + n, decay + (n - first), lane, a2 + n, steps, n, states);
+        }
+    }
+}
+
+#endif
