@@ -1,10 +1,12 @@
-/* Entry points of inference: a block in steps, each step divided into tasks for threads.
+/* Entry points of inference: a block in steps, each step divided into tasks for threads. The two branches of a block
+ * are steps of one plan, so that threads which would wait in one go on in the other.
  *
  * A task's results depend on nothing but its index, and tasks write to different places: the number of threads changes
  * how the work is cut, never a result.
  */
-#include "scan.h"
-#include "threads.h"
+#include <stdlib.h>
+
+#include "scan_plan.h"
 
 /* Rows of a product's task: 60 is a multiple of every kernel's tile and makes one task of a 7 x 7 map. */
 #define MOST_ROWS 60
@@ -36,9 +38,8 @@ static void piece(void *context, int64_t index, int worker) {
     loop->body(loop->context, first, end < loop->count ? end : loop->count, worker);
 }
 
-static void parallel_pieces(piecewise loop, int64_t threads) {
-    int64_t pieces = divide_up(loop.count, loop.each);
-    parallel_loop(piece, &loop, pieces, workers_for(pieces, threads), threads);
+static int add_pieces(work_plan *plan, const piecewise *loop, int64_t threads, int after) {
+    return add_step(plan, piece, (void *)loop, divide_up(loop->count, loop->each), threads, after, AT_ONCE);
 }
 
 /* Pieces that give each thread a few, but no larger than `most`. */
@@ -50,10 +51,11 @@ static int64_t piece_size(int64_t count, int64_t most, int64_t threads) {
 
 typedef struct {
     const network_kernel *kernel;
-    product_job job;
+    product_job asked, job;       /* as asked for, and with rows made beforehand where they are */
     int64_t rows, panels, chunks; /* of a task; tasks side by side */
     float *scratch;
     int64_t scratch_size;
+    piecewise prepare;
 } product_phase;
 
 static void product_task(void *context, int64_t index, int worker) {
@@ -68,7 +70,7 @@ static void product_task(void *context, int64_t index, int worker) {
 static void prepare_task(void *context, int64_t first, int64_t end, int worker) {
     const product_phase *phase = context;
     (void)worker;
-    phase->kernel->prepare(&phase->job, first, end, phase->scratch + first * phase->job.packed->inputs);
+    phase->kernel->prepare(&phase->asked, first, end, phase->scratch + first * phase->asked.packed->inputs);
 }
 
 /* Floats in which rows of a product are made: all rows where they are few, else those of each thread's task. */
@@ -79,32 +81,35 @@ static int64_t product_scratch(const packed_product *packed, int64_t count, int6
 
 /* Rows are shared out first. Where they are few, panels are too, so that each thread reads weights of its own; the
  * rows are made beforehand then, once for all panels. */
-static void run_product(const network_kernel *kernel, const product_job *job, float *scratch, int64_t threads) {
+static int plan_product(work_plan *plan, product_phase *phase, const network_kernel *kernel, const product_job *job,
+                        float *scratch, int64_t threads, int after, int also_after) {
     int64_t blocks = divide_up(job->count, MOST_ROWS), panels = divide_up(job->packed->outputs, PANEL);
-    product_phase phase = {.kernel = kernel, .job = *job, .panels = panels, .scratch = scratch};
-    if (blocks == 0) {
-        return;
+    product_phase made = {.kernel = kernel, .asked = *job, .job = *job, .panels = panels, .scratch = scratch};
+    *phase = made;
+    if (blocks > 0) {
+        phase->rows = divide_up(divide_up(job->count, blocks), 12) * 12;
+        blocks = divide_up(job->count, phase->rows);
     }
-    phase.rows = divide_up(divide_up(job->count, blocks), 12) * 12;
-    blocks = divide_up(job->count, phase.rows);
-    phase.scratch_size = phase.rows * job->packed->inputs;
-    if (threads > 1 && blocks < TASKS_A_THREAD * threads) {
-        phase.panels = divide_up(panels, divide_up(TASKS_A_THREAD * threads, blocks));
+    phase->scratch_size = phase->rows * job->packed->inputs;
+    if (threads > 1 && blocks > 0 && blocks < TASKS_A_THREAD * threads) {
+        phase->panels = divide_up(panels, divide_up(TASKS_A_THREAD * threads, blocks));
         if (job->source != AS_THEY_ARE) {
-            parallel_pieces((piecewise){prepare_task, &phase, job->count, piece_size(job->count, MOST_ROWS, threads)},
-                            threads);
-            phase.job.source = AS_THEY_ARE;
-            phase.job.from = scratch;
-            phase.job.from_stride = job->packed->inputs;
+            piecewise prepare = {prepare_task, phase, job->count, piece_size(job->count, MOST_ROWS, threads)};
+            phase->prepare = prepare;
+            phase->job.source = AS_THEY_ARE;
+            phase->job.from = scratch;
+            phase->job.from_stride = job->packed->inputs;
+            after = add_pieces(plan, &phase->prepare, threads, after);
         }
     }
-    phase.chunks = divide_up(panels, phase.panels);
-    parallel_loop(product_task, &phase, blocks * phase.chunks, workers_for(blocks * phase.chunks, threads), threads);
+    phase->chunks = divide_up(panels, phase->panels);
+    return add_step(plan, product_task, phase, blocks * phase->chunks, threads, after, also_after);
 }
 
 typedef struct {
     const network_kernel *kernel;
     convolution_job job;
+    piecewise pieces[3];
 } convolution_phase;
 
 static void tiles_in_task(void *context, int64_t first, int64_t end, int worker) {
@@ -159,12 +164,13 @@ static void narrow_task(void *context, int64_t first, int64_t end, int worker) {
     phase->kernel->tiles_out(&job, first, end);
 }
 
-static void run_convolution(const network_kernel *kernel, const packed_convolution *packed, const float *from,
-                            int64_t from_stride, float *to, const block_map *map, float *transformed,
-                            int64_t threads) {
-    convolution_phase phase = {kernel, {.packed = packed, .from = from, .from_stride = from_stride, .to = to}};
-    convolution_job *job = &phase.job;
+static int plan_convolution(work_plan *plan, convolution_phase *phase, const network_kernel *kernel,
+                            const packed_convolution *packed, const float *from, int64_t from_stride, float *to,
+                            const block_map *map, float *transformed, int64_t threads, int after) {
+    convolution_phase made = {kernel, {.packed = packed, .from = from, .from_stride = from_stride, .to = to}, {{0}}};
+    convolution_job *job = &phase->job;
     int64_t panels = packed->channels / PANEL, points = points_of(packed), tiles = tile_count(packed, map);
+    *phase = made;
     job->height = map->height, job->width = map->width;
     job->rows = divide_up(map->height, packed->tile);
     job->columns = divide_up(map->width, packed->tile);
@@ -172,15 +178,18 @@ static void run_convolution(const network_kernel *kernel, const packed_convoluti
     job->input = transformed;
     job->output = transformed + transformed_size(packed, map, threads);
     if (is_narrow(packed)) {
-        job->tiles = narrow_tiles(tiles, threads);
-        parallel_pieces((piecewise){narrow_task, &phase, tiles, job->tiles}, threads);
-        return;
+        piecewise whole = {narrow_task, phase, tiles, job->tiles = narrow_tiles(tiles, threads)};
+        phase->pieces[0] = whole;
+        return add_pieces(plan, &phase->pieces[0], threads, after);
     }
     int64_t each = piece_size(tiles, job->columns, threads);
-    parallel_pieces((piecewise){tiles_in_task, &phase, tiles, each}, threads);
-    parallel_pieces((piecewise){multiply_task, &phase, points * panels, piece_size(points * panels, panels, threads)},
-                    threads);
-    parallel_pieces((piecewise){tiles_out_task, &phase, tiles, each}, threads);
+    piecewise in = {tiles_in_task, phase, tiles, each}, back = {tiles_out_task, phase, tiles, each};
+    piecewise between = {multiply_task, phase, points * panels, piece_size(points * panels, panels, threads)};
+    phase->pieces[0] = in, phase->pieces[1] = between, phase->pieces[2] = back;
+    for (int i = 0; i < 3; i++) {
+        after = add_pieces(plan, &phase->pieces[i], threads, after);
+    }
+    return after;
 }
 
 typedef struct {
@@ -194,29 +203,24 @@ static void depthwise_task(void *context, int64_t index, int worker) {
     phase->kernel->depthwise(&phase->job, index / phase->job.height, index % phase->job.height);
 }
 
-/* What a block keeps between its steps. The convolutions' memory serves the scan afterwards. */
+/* What a block keeps between its steps. Branches run side by side: their parts do not share memory. */
 typedef struct {
-    float *left, *scratch;           /* to the end */
-    float *between, *transformed;    /* convolutions */
-    float *hidden, *u, *projected, *scanned;
+    float *left, *scratch, *between, *transformed, *hidden, *u, *projected, *scanned;
 } block_memory;
 
 static int64_t carve_block(block_memory *memory, float *base, const packed_block *block, const block_map *map,
                            int64_t threads) {
     int64_t pixels = map->batch * map->height * map->width, half = block->half;
-    float *cursor = base, *first, *end;
+    float *cursor = base;
     memory->left = cut(&cursor, pixels * half);
     memory->scratch = cut(&cursor, product_scratch(&block->out_proj, pixels, threads));
-    first = cursor;
     memory->between = cut(&cursor, pixels * half);
     memory->transformed = cut(&cursor, 2 * transformed_size(&block->conv1, map, threads));
-    end = cursor;
-    cursor = first;
     memory->hidden = cut(&cursor, pixels * 4 * half);
     memory->u = cut(&cursor, pixels * 2 * half);
     memory->projected = cut(&cursor, pixels * block->x_proj.outputs);
     memory->scanned = cut(&cursor, pixels * 2 * half);
-    return (cursor > end ? cursor : end) - base;
+    return cursor - base;
 }
 
 /* Floats of workspace a block needs on a map. */
@@ -226,75 +230,115 @@ API int64_t medmamba_block_workspace(const packed_block *block, const block_map 
     return carve_block(&memory, origin, block, map, threads);
 }
 
-static void run_convolutions(const network_kernel *kernel, const packed_block *block, const block_map *map,
-                             const block_memory *memory, int64_t threads) {
+/* A block at work. */
+typedef struct {
+    const char *variant;
+    const network_kernel *kernel;
+    const packed_block *block;
+    const block_map *map;
+    int64_t threads;
+    block_memory memory;
+    work_plan plan;
+    convolution_phase conv1, conv2;
+    product_phase conv3, in_proj, x_proj, out_proj;
+    depthwise_phase depthwise;
+    scan_problem problem;
+    void *scan_memory;
+} block_run;
+
+static int64_t pixels_of(const block_map *map) { return map->batch * map->height * map->width; }
+
+/* Returns the step that ends the branch. */
+static int plan_convolutions(block_run *run) {
+    const block_memory *memory = &run->memory;
+    const packed_block *block = run->block;
     int64_t half = block->half;
     product_job last = {.packed = &block->conv3, .source = AS_THEY_ARE, .finish = RECTIFIED,
                         .from = memory->between, .from_stride = half,
-                        .to = memory->left, .to_stride = half, .count = map->batch * map->height * map->width};
-    run_convolution(kernel, &block->conv1, map->x, 2 * half, memory->left, map, memory->transformed, threads);
-    run_convolution(kernel, &block->conv2, memory->left, half, memory->between, map, memory->transformed, threads);
-    run_product(kernel, &last, memory->scratch, threads);
+                        .to = memory->left, .to_stride = half, .count = pixels_of(run->map)};
+    int step = plan_convolution(&run->plan, &run->conv1, run->kernel, &block->conv1, run->map->x, 2 * half,
+                                memory->left, run->map, memory->transformed, run->threads, AT_ONCE);
+    step = plan_convolution(&run->plan, &run->conv2, run->kernel, &block->conv2, memory->left, half, memory->between,
+                            run->map, memory->transformed, run->threads, step);
+    return plan_product(&run->plan, &run->conv3, run->kernel, &last, NULL, run->threads, step, AT_ONCE);
 }
 
-static int64_t run_scan(const char *variant, const packed_block *block, const block_map *map,
-                        const block_memory *memory, int64_t threads) {
+static int64_t plan_scan(block_run *run, int *step) {
+    const packed_block *block = run->block;
+    const block_map *map = run->map;
     int64_t length = map->height * map->width, inner = 2 * block->half;
     int64_t slice = block->rank + 2 * block->states, row = block->directions * slice;
-    scan_tensor dt = {memory->projected, length * row, row, slice, 1}, b = dt, c = dt;
+    scan_tensor dt = {run->memory.projected, length * row, row, slice, 1}, b = dt, c = dt;
     scan_problem problem = {
         .batch = map->batch, .length = length, .channels = inner, .groups = 1,
         .directions = block->directions, .states = block->states,
         .rank = block->rank, .low_rank = 1, .softplus = 1,
-        .u = {memory->u, length * inner, inner, 0, 1}, .dt = dt,
+        .u = {run->memory.u, length * inner, inner, 0, 1}, .dt = dt,
         .a = block->a, .skip = block->skip, .weight = block->dt_weight, .bias = block->dt_bias,
         .order = map->order,
     };
-    scan_output output = {{memory->scanned, length * inner, inner, 0, 1}, NULL};
+    scan_output output = {{run->memory.scanned, length * inner, inner, 0, 1}, NULL};
     b.data += block->rank;
     c.data += block->rank + block->states;
     problem.b = b, problem.c = c;
-    return medmamba_scan_forward(variant, &problem, &output, threads);
+    run->problem = problem;
+    return plan_forward(&run->plan, run->variant, &run->problem, &output, run->threads, *step, step,
+                        &run->scan_memory);
 }
 
-static int64_t run_mixer(const char *variant, const network_kernel *kernel, const packed_block *block,
-                         const block_map *map, const block_memory *memory, int64_t threads) {
-    int64_t pixels = map->batch * map->height * map->width, half = block->half, inner = 2 * half, code;
+/* Sets *step to the one that ends the scan. */
+static int64_t plan_mixer(block_run *run, int *step) {
+    const block_memory *memory = &run->memory;
+    const packed_block *block = run->block;
+    const block_map *map = run->map;
+    int64_t half = block->half, inner = 2 * half, rows = map->batch * map->height;
     product_job in = {.packed = &block->in_proj, .source = NORMALISED, .finish = PLAIN,
                       .from = map->x + half, .from_stride = 2 * half, .epsilon = (float)block->norm_epsilon,
-                      .to = memory->hidden, .to_stride = 2 * inner, .count = pixels};
-    depthwise_phase phase = {kernel, {block->depthwise, block->depthwise_bias, memory->hidden, 2 * inner, memory->u,
-                                      map->height, map->width, inner}};
+                      .to = memory->hidden, .to_stride = 2 * inner, .count = pixels_of(map)};
     product_job parameters = {.packed = &block->x_proj, .source = AS_THEY_ARE, .finish = PLAIN,
                               .from = memory->u, .from_stride = inner,
-                              .to = memory->projected, .to_stride = block->x_proj.outputs, .count = pixels};
+                              .to = memory->projected, .to_stride = block->x_proj.outputs, .count = pixels_of(map)};
+    depthwise_phase depthwise = {run->kernel, {block->depthwise, block->depthwise_bias, memory->hidden, 2 * inner,
+                                               memory->u, map->height, map->width, inner}};
+    run->depthwise = depthwise;
+    *step = plan_product(&run->plan, &run->in_proj, run->kernel, &in, memory->scratch, run->threads, AT_ONCE, AT_ONCE);
+    *step = add_step(&run->plan, depthwise_task, &run->depthwise, rows, run->threads, *step, AT_ONCE);
+    *step = plan_product(&run->plan, &run->x_proj, run->kernel, &parameters, NULL, run->threads, *step, AT_ONCE);
+    return plan_scan(run, step);
+}
+
+static void plan_end(block_run *run, int scan, int convolutions) {
+    const block_memory *memory = &run->memory;
+    const packed_block *block = run->block;
+    int64_t half = block->half, inner = 2 * half;
     product_job out = {.packed = &block->out_proj, .source = NORMALISED_AND_GATED, .finish = SHUFFLED,
                        .from = memory->scanned, .from_stride = inner, .epsilon = (float)block->out_norm_epsilon,
                        .gate = memory->hidden + inner, .gate_stride = 2 * inner,
                        .gain = block->gain, .offset = block->offset,
-                       .to = map->y, .to_stride = 2 * half, .count = pixels,
-                       .residual = map->x, .other = memory->left, .other_stride = half};
-    int64_t rows = map->batch * map->height;
-    run_product(kernel, &in, memory->scratch, threads);
-    parallel_loop(depthwise_task, &phase, rows, workers_for(rows, threads), threads);
-    run_product(kernel, &parameters, memory->scratch, threads);
-    code = run_scan(variant, block, map, memory, threads);
-    if (code == 0) {
-        run_product(kernel, &out, memory->scratch, threads);
-    }
-    return code;
+                       .to = run->map->y, .to_stride = 2 * half, .count = pixels_of(run->map),
+                       .residual = run->map->x, .other = memory->left, .other_stride = half};
+    plan_product(&run->plan, &run->out_proj, run->kernel, &out, memory->scratch, run->threads, scan, convolutions);
 }
 
 API int64_t medmamba_block_forward(const char *variant, const packed_block *block, const block_map *map,
                                    float *workspace, int64_t threads) {
     const scan_kernel *kernel = find_kernel(variant);
-    block_memory memory;
+    block_run run = {.variant = variant, .block = block, .map = map, .threads = threads};
+    int scan, convolutions;
+    int64_t code;
     if (!kernel) {
         return UNKNOWN_KERNEL;
     }
-    carve_block(&memory, workspace, block, map, threads);
-    run_convolutions(kernel->network, block, map, &memory, threads);
-    return run_mixer(variant, kernel->network, block, map, &memory, threads);
+    run.kernel = kernel->network;
+    carve_block(&run.memory, workspace, block, map, threads);
+    code = plan_mixer(&run, &scan); /* the longer branch first */
+    if (code == 0) {
+        convolutions = plan_convolutions(&run);
+        plan_end(&run, scan, convolutions);
+        run_plan(&run.plan, threads);
+    }
+    free(run.scan_memory);
+    return code;
 }
 
 typedef struct {
@@ -323,14 +367,20 @@ API int64_t medmamba_patches_forward(const char *variant, const packed_patches *
     product_job job = {.packed = &patches->product, .source = patches->gain ? PATCHES : NORMALISED_PATCHES,
                        .finish = PLAIN, .patches = patches, .map = map, .epsilon = (float)patches->epsilon,
                        .to = map->y, .to_stride = patches->product.outputs, .count = count};
+    work_plan plan = {.count = 0};
+    product_phase phase;
+    norm_phase norm;
+    piecewise normalise = {norm_task, &norm, count, piece_size(count, MOST_ROWS, threads)};
+    int last;
     if (!kernel) {
         return UNKNOWN_KERNEL;
     }
-    run_product(kernel->network, &job, workspace, threads);
+    last = plan_product(&plan, &phase, kernel->network, &job, workspace, threads, AT_ONCE, AT_ONCE);
     if (patches->gain) {
-        norm_phase phase = {kernel->network, patches, map->y};
-        parallel_pieces((piecewise){norm_task, &phase, count, piece_size(count, MOST_ROWS, threads)}, threads);
+        norm.kernel = kernel->network, norm.patches = patches, norm.rows = map->y;
+        add_pieces(&plan, &normalise, threads, last);
     }
+    run_plan(&plan, threads);
     return 0;
 }
 
@@ -354,6 +404,6 @@ API int64_t medmamba_multiply_adds(const char *variant, int64_t count, int64_t t
     if (!loop.kernel) {
         return 0;
     }
-    parallel_loop(peak_task, &loop, workers, workers, threads);
+    parallel_loop(peak_task, &loop, workers, threads);
     return 12 * count * loop.kernel->width * workers;
 }

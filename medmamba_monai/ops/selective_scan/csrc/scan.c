@@ -3,12 +3,10 @@
  * Results do not depend on the number of threads: channels are independent, and every sum over directions, channel
  * chunks or batch items runs in index order, whoever computed the parts.
  */
-#include "scan.h"
+#include "scan_plan.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#include "threads.h"
 
 team_entry team;
 int64_t team_process;
@@ -83,18 +81,17 @@ static int order_is_inside(const scan_problem *problem) {
     return inside;
 }
 
-/* Scratch memory of `workers` threads, each aligned to 64 bytes. */
+#define ALIGNMENT 64
+
+static size_t round_up(size_t size) { return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+static char *align(char *memory) { return (char *)(((uintptr_t)memory + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT); }
+
+/* Scratch memory of threads, each aligned. */
 typedef struct {
-    char *memory, *aligned;
+    char *aligned;
     size_t each;
 } scratch_pool;
-
-static int make_pool(scratch_pool *pool, size_t each, int workers) {
-    pool->each = (each + 63) / 64 * 64;
-    pool->memory = malloc(pool->each * workers + 64);
-    pool->aligned = (char *)(((uintptr_t)pool->memory + 63) / 64 * 64);
-    return pool->memory != NULL;
-}
 
 static void *worker_scratch(const scratch_pool *pool, int worker) { return pool->aligned + pool->each * worker; }
 
@@ -122,10 +119,11 @@ static void add_slice(void *context, int64_t index, int worker) {
     }
 }
 
+static int64_t slices_of(int64_t size) { return (size + SUM_SLICE - 1) / SUM_SLICE; }
+
 static void sum_parts(float *to, const float *parts, int64_t size, int64_t count, int64_t threads) {
     part_sum sum = {to, parts, size, count};
-    int64_t slices = (size + SUM_SLICE - 1) / SUM_SLICE;
-    parallel_loop(add_slice, &sum, slices, workers_for(slices, threads), threads);
+    parallel_loop(add_slice, &sum, slices_of(size), threads);
 }
 
 /* How the channels of a group are cut, and whether directions are tasks of their own. */
@@ -200,38 +198,59 @@ static int64_t forward_chunk(const scan_problem *problem, int64_t width, int64_t
     return best * width;
 }
 
-API int64_t medmamba_scan_forward(const char *variant, const scan_problem *problem, const scan_output *output,
-                                  int64_t threads) {
-    scan_job job = {.kernel = find_kernel(variant), .problem = problem, .output = *output};
-    float *parts = NULL;
+/* What a planned forward scan needs until it is done; the scratch memory of its threads and the parts follow it. */
+typedef struct {
+    scan_job job;
+    part_sum sum;
+} forward_plan;
+
+int64_t plan_forward(work_plan *plan, const char *variant, const scan_problem *problem, const scan_output *output,
+                     int64_t threads, int after, int *last, void **memory) {
+    const scan_kernel *kernel = find_kernel(variant);
+    int64_t size = problem->batch * problem->length * problem->channels;
+    division cut;
+    *memory = NULL;
     threads = useful_threads(problem, threads);
-    if (!job.kernel) {
+    if (!kernel) {
         return UNKNOWN_KERNEL;
     }
     if (!order_is_inside(problem)) {
         return BAD_ORDER;
     }
-    count_tasks(&job.cut, problem, forward_chunk(problem, job.kernel->width, threads));
-    split_directions(&job.cut, problem, threads);
-    int workers = workers_for(job.cut.tasks, threads);
-    int64_t size = problem->batch * problem->length * problem->channels;
-    if (job.cut.split) {
-        parts = malloc(sizeof(float) * size * problem->directions);
-        job.output.y.data = parts;
-        job.u_size = size;
-    }
-    if ((job.cut.split && !parts) ||
-        !make_pool(&job.pool, job.kernel->forward_scratch(problem, job.cut.chunk), workers)) {
-        free(parts);
+    count_tasks(&cut, problem, forward_chunk(problem, kernel->width, threads));
+    split_directions(&cut, problem, threads);
+    size_t head = round_up(sizeof(forward_plan)), each = round_up(kernel->forward_scratch(problem, cut.chunk));
+    size_t scratch = each * workers_for(cut.tasks, threads);
+    size_t parts = cut.split ? sizeof(float) * size * problem->directions : 0;
+    forward_plan *forward = *memory = malloc(head + scratch + parts + ALIGNMENT);
+    if (!forward) {
         return OUT_OF_MEMORY;
     }
-    parallel_loop(forward_task, &job, job.cut.tasks, workers, threads);
-    free(job.pool.memory);
-    if (job.cut.split) {
-        sum_parts(output->y.data, parts, size, problem->directions, threads);
-        free(parts);
+    char *aligned = align((char *)forward + sizeof(forward_plan));
+    scan_job job = {.kernel = kernel, .problem = problem, .cut = cut, .pool = {aligned, each}, .output = *output};
+    forward->job = job;
+    *last = add_step(plan, forward_task, &forward->job, cut.tasks, threads, after, AT_ONCE);
+    if (cut.split) {
+        part_sum sum = {output->y.data, (float *)(aligned + scratch), size, problem->directions};
+        forward->sum = sum;
+        forward->job.output.y.data = (float *)(aligned + scratch);
+        forward->job.u_size = size;
+        *last = add_step(plan, add_slice, &forward->sum, slices_of(size), threads, *last, AT_ONCE);
     }
     return 0;
+}
+
+API int64_t medmamba_scan_forward(const char *variant, const scan_problem *problem, const scan_output *output,
+                                  int64_t threads) {
+    work_plan plan = {.count = 0};
+    void *memory;
+    int last;
+    int64_t code = plan_forward(&plan, variant, problem, output, threads, AT_ONCE, &last, &memory);
+    if (code == 0) {
+        run_plan(&plan, threads);
+    }
+    free(memory);
+    return code;
 }
 
 static void backward_task(void *context, int64_t index, int worker) {
@@ -303,19 +322,23 @@ API int64_t medmamba_scan_backward(const char *variant, const scan_problem *prob
     for (int64_t i = 0; i < count; i++) {
         total += sums[i].count > 1 && sums[i].to ? sums[i].size * sums[i].count : 0;
     }
+    job.pool.each = round_up(job.kernel->backward_scratch(problem, job.cut.chunk));
+    char *scratch = malloc(job.pool.each * workers + ALIGNMENT);
     float *parts = malloc(sizeof(float) * total), *cursor = parts;
-    if (!parts || !make_pool(&job.pool, job.kernel->backward_scratch(problem, job.cut.chunk), workers)) {
+    if (!parts || !scratch) {
         free(parts);
+        free(scratch);
         return OUT_OF_MEMORY;
     }
+    job.pool.aligned = align(scratch);
     for (int64_t i = 0; i < count; i++) {
         *sums[i].from = part_array(&cursor, sums[i].to, sums[i].size, sums[i].count);
     }
     job.u_size = job.cut.split ? u_size : 0;
     job.b_size = chunks > 1 ? b_size : 0;
     job.dt_size = dt_parts > 1 ? dt_size : 0;
-    parallel_loop(backward_task, &job, job.cut.tasks, workers, threads);
-    free(job.pool.memory);
+    parallel_loop(backward_task, &job, job.cut.tasks, threads);
+    free(scratch);
     for (int64_t i = 0; i < count; i++) {
         if (sums[i].to && sums[i].count > 1) {
             sum_parts(sums[i].to, *sums[i].from, sums[i].size, sums[i].count, threads);

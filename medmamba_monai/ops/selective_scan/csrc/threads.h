@@ -1,10 +1,10 @@
-/* A loop shared by threads.
+/* Work shared by threads: steps of many tasks, some of which wait for others.
  *
  * No OpenMP runtime is linked, as two in one process do harm. But PyTorch's own threads spin for a while after each of
  * its operations, and threads of ours would have to share the processor with them: where PyTorch runs on GNU OpenMP,
- * the Python side hands over its entry point and the loop runs on PyTorch's threads. Elsewhere, and in a forked child,
- * where those threads do not exist, threads are made and joined inside each call (tens of microseconds). Either way
- * no thread of ours outlives a call, and a process may fork at any time.
+ * the Python side hands over its entry point and the work is done on PyTorch's threads. Elsewhere, and in a forked
+ * child, where those threads do not exist, threads are made and joined inside each call (tens of microseconds). Either
+ * way no thread of ours outlives a call, and a process may fork at any time.
  */
 #ifndef MEDMAMBA_THREADS_H
 #define MEDMAMBA_THREADS_H
@@ -14,16 +14,28 @@
 
 #define MOST_THREADS 256
 
-/* Handles one index; `worker` is the number of the thread, 0 for the caller's own. */
+#define MOST_STEPS 20
+#define AT_ONCE (-1)
+
+/* Handles one index; `worker` is the number of the thread. */
 typedef void (*loop_body)(void *context, int64_t index, int worker);
 
+/* Tasks 0 .. count - 1 in any order, once all those of the steps `after` are done; for workers 0 .. workers - 1. */
 typedef struct {
     loop_body body;
     void *context;
     int64_t count;
-    int workers;
-    volatile int64_t next, joined; /* next index; threads that have come */
-} shared_loop;
+    int workers, after[2];
+    volatile int64_t next, done; /* next index; tasks done */
+} work_step;
+
+/* Steps, the urgent ones first: a thread takes a task of the first step that has one and may begin. So threads that
+ * would wait for the last tasks of one step work on another that does not need them. */
+typedef struct {
+    work_step steps[MOST_STEPS];
+    int count;
+    volatile int64_t joined; /* threads that have come */
+} work_plan;
 
 /* Small results (denormals) cost up to a hundred cycles an operation on some processors and carry no accuracy
  * here: they are flushed to zero while a thread computes. */
@@ -45,35 +57,77 @@ static void leave_fast_mode(unsigned mode) { (void)mode; }
 #include <windows.h>
 typedef HANDLE loop_thread;
 static int64_t take_number(volatile int64_t *counter) { return InterlockedIncrement64((volatile LONG64 *)counter) - 1; }
+static int64_t read_number(volatile int64_t *counter) { return InterlockedAdd64((volatile LONG64 *)counter, 0); }
+static void let_others_run(void) { SwitchToThread(); }
 #else
 #include <pthread.h>
-typedef pthread_t loop_thread;
+#include <sched.h>
 #include <unistd.h>
-static int64_t take_number(volatile int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+typedef pthread_t loop_thread;
+static int64_t take_number(volatile int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL); }
+static int64_t read_number(volatile int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
+static void let_others_run(void) { sched_yield(); }
 #endif
+
+/* Waits of some tens of cycles, and from time to time for a thread that may have lost its processor. */
+#define WAITS_BETWEEN_YIELDS 256
+static void wait_a_little(int *waits) {
+#if defined(__x86_64__) || defined(_M_X64)
+    _mm_pause();
+#endif
+    if (++*waits % WAITS_BETWEEN_YIELDS == 0) {
+        let_others_run();
+    }
+}
+
+static int may_begin(work_plan *plan, const work_step *step) {
+    for (int i = 0; i < 2; i++) {
+        work_step *before = step->after[i] == AT_ONCE ? NULL : &plan->steps[step->after[i]];
+        if (before && read_number(&before->done) < before->count) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Does one task; `first` is the first step that may have one left. Returns 0 where there was none to begin. */
+static int do_a_task(work_plan *plan, int worker, int *first) {
+    for (int i = *first; i < plan->count; i++) {
+        work_step *step = &plan->steps[i];
+        if (read_number(&step->next) >= step->count) {
+            *first += i == *first;
+        } else if (worker < step->workers && may_begin(plan, step)) {
+            int64_t index = take_number(&step->next);
+            if (index < step->count) {
+                step->body(step->context, index, worker);
+                take_number(&step->done);
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
 
 /* What each thread does; more threads than workers may come, and fewer. */
 static void work(void *shared) {
-    shared_loop *loop = shared;
-    int64_t worker = take_number(&loop->joined);
+    work_plan *plan = shared;
+    int worker = (int)take_number(&plan->joined), first = 0, waits = 0;
     unsigned mode = enter_fast_mode();
-    while (worker < loop->workers) {
-        int64_t index = take_number(&loop->next);
-        if (index >= loop->count) {
-            break;
+    while (first < plan->count) {
+        if (!do_a_task(plan, worker, &first)) {
+            wait_a_little(&waits);
         }
-        loop->body(loop->context, index, (int)worker);
     }
     leave_fast_mode(mode);
 }
 
 #ifdef _WIN32
-static DWORD WINAPI thread_main(LPVOID loop) {
-    work(loop);
+static DWORD WINAPI thread_main(LPVOID plan) {
+    work(plan);
     return 0;
 }
-static int start_thread(loop_thread *thread, shared_loop *loop) {
-    *thread = CreateThread(NULL, 0, thread_main, loop, 0, NULL);
+static int start_thread(loop_thread *thread, work_plan *plan) {
+    *thread = CreateThread(NULL, 0, thread_main, plan, 0, NULL);
     return *thread != NULL;
 }
 static void join_thread(loop_thread thread) {
@@ -82,12 +136,12 @@ static void join_thread(loop_thread thread) {
 }
 static int64_t this_process(void) { return (int64_t)GetCurrentProcessId(); }
 #else
-static void *thread_main(void *loop) {
-    work(loop);
+static void *thread_main(void *plan) {
+    work(plan);
     return NULL;
 }
-static int start_thread(loop_thread *thread, shared_loop *loop) {
-    return pthread_create(thread, NULL, thread_main, loop) == 0;
+static int start_thread(loop_thread *thread, work_plan *plan) {
+    return pthread_create(thread, NULL, thread_main, plan) == 0;
 }
 static void join_thread(loop_thread thread) { pthread_join(thread, NULL); }
 static int64_t this_process(void) { return (int64_t)getpid(); }
@@ -105,23 +159,40 @@ static int workers_for(int64_t count, int64_t threads) {
     return workers < 1 ? 1 : (int)workers;
 }
 
-/* Calls body for 0 .. count - 1 in any order, on `workers` threads out of `threads`. The team is always asked for in
- * full, as it would end the threads left out. A thread that cannot be made is done without. */
-static void parallel_loop(loop_body body, void *context, int64_t count, int workers, int64_t threads) {
-    shared_loop loop = {body, context, count, workers, 0, 0};
+/* Adds a step that begins after one or two others, on as many of `threads` as are worth it; returns its number. */
+static int add_step(work_plan *plan, loop_body body, void *context, int64_t count, int64_t threads, int after,
+                    int also_after) {
+    work_step step = {body, context, count, workers_for(count, threads), {after, also_after}, 0, 0};
+    plan->steps[plan->count] = step;
+    return plan->count++;
+}
+
+/* Does all steps on `threads` threads. The team is always asked for in full, as it would end the threads left out. A
+ * thread that cannot be made is done without. */
+static void run_plan(work_plan *plan, int64_t threads) {
     loop_thread made[MOST_THREADS];
-    int count_made = 0;
+    int workers = 1, count_made = 0;
+    for (int i = 0; i < plan->count; i++) {
+        workers = plan->steps[i].workers > workers ? plan->steps[i].workers : workers;
+    }
     if (workers > 1 && team && team_process == this_process()) {
-        team(work, &loop, (unsigned)threads, 0);
+        team(work, plan, (unsigned)threads, 0);
         return;
     }
-    while (count_made + 1 < workers && start_thread(&made[count_made], &loop)) {
+    while (count_made + 1 < workers && start_thread(&made[count_made], plan)) {
         count_made++;
     }
-    work(&loop);
+    work(plan);
     for (int i = 0; i < count_made; i++) {
         join_thread(made[i]);
     }
+}
+
+/* Calls body for 0 .. count - 1 in any order. */
+static void parallel_loop(loop_body body, void *context, int64_t count, int64_t threads) {
+    work_plan plan = {.count = 0};
+    add_step(&plan, body, context, count, threads, AT_ONCE, AT_ONCE);
+    run_plan(&plan, threads);
 }
 
 #endif
