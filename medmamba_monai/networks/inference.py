@@ -4,9 +4,9 @@ Each conv branch is BN, conv, BN, ReLU, conv, BN, ReLU, conv, ReLU. The second a
 are folded into it. The first comes before one that pads with zeros, so its shift cannot move behind the padding; it
 becomes one multiply-add, which also gathers the branch's half of the channels into memory of its own.
 
-In two dimensions, patch embedding, patch merging and whole blocks then become single calls of the C library, if its
-scan may be used and halves of the channels are multiples of 16. What the library does not serve (GPUs, other types,
-gradients, tracing) goes on through the folded modules.
+In two dimensions, patch embedding and whole stages then become single calls of the C library, if its scan may be used
+and halves of the channels are multiples of 16. What the library does not serve (GPUs, other types, gradients, tracing)
+goes on through the folded modules.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError
 from ..ops.selective_scan import dispatch
-from ..ops.selective_scan.packed import Packed
+from ..ops.selective_scan.packed import Packed, PackedChain
 from ..ops.selective_scan.packed_block import BlockWeights, PackedBlock
 from ..ops.selective_scan.packed_patches import PackedEmbedding, PackedMerging
 from .layers import PatchEmbedding, PatchMerging
-from .medmamba import MedMamba, SSConvSSMBlock
+from .medmamba import MedMamba, SSConvSSMBlock, Stage
 
-__all__ = ["FoldedConvBranch", "PackedModule", "optimize_for_inference"]
+__all__ = ["FoldedConvBranch", "PackedModule", "PackedStage", "optimize_for_inference"]
 
 _TOLERANCE = 1e-4  # of a packed part against its module: a wrong kernel is wrong by far more
 
@@ -62,6 +62,19 @@ class FoldedConvBranch(nn.Module):
         return F.relu_(self.conv3(x))
 
 
+def _serves(x: Tensor) -> bool:
+    """Whether packed parts take such a tensor here."""
+    return (
+        type(x) is Tensor
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+    )
+
+
 class PackedModule(nn.Module):
     """A module and its packed twin, which serves plain float32 tensors on the CPU, without gradients or tracing.
 
@@ -84,20 +97,36 @@ class PackedModule(nn.Module):
 
     @torch.jit.unused
     def _faster(self, x: Tensor) -> Tensor:
-        served = (
-            type(x) is Tensor
-            and x.dtype == torch.float32
-            and x.device.type == "cpu"
-            and not (x.requires_grad and torch.is_grad_enabled())
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.jit.is_tracing()
-            and not torch.compiler.is_compiling()
-        )
-        return self.packed(x) if served else self.module(x)
+        return self.packed(x) if _serves(x) else self.module(x)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         errors: list[str] = arguments[-1]
         errors.append("parts are packed for inference: load into the original network and optimize that again")
+
+
+class PackedStage(Stage):
+    """A stage whose parts are all packed and, while nobody watches them by hooks, applied in one call.
+
+    Args:
+        stage: of packed modules.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage.merge, list(stage.blocks), stage.gradient_checkpointing)
+        parts = [stage.merge, *stage.blocks]
+        self.chain = PackedChain([part.packed for part in parts if isinstance(part, PackedModule)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Do what the stage does."""
+        if torch.jit.is_scripting():  # an else, so that TorchScript never looks at what it cannot compile
+            return self.each(x)
+        else:
+            return self._together(x)
+
+    @torch.jit.unused
+    def _together(self, x: Tensor) -> Tensor:
+        watched = any(part._forward_hooks or part._forward_pre_hooks for part in (self.merge, *self.blocks))
+        return self.chain(x) if not watched and _serves(x) else self.each(x)
 
 
 def optimize_for_inference(network: MedMamba) -> MedMamba:
@@ -123,10 +152,12 @@ def optimize_for_inference(network: MedMamba) -> MedMamba:
     if result.spatial_dims == 2 and _may_pack(result.config["scan_backend"]):
         result.patch_embed = _with_twin(result.patch_embed)  # type: ignore[assignment]
         stage: Any  # a module's children have no types
-        for stage in result.stages:
+        for number, stage in enumerate(result.stages):
             stage.merge = _with_twin(stage.merge)
             for i, block in enumerate(stage.blocks):
                 stage.blocks[i] = _with_twin(block)
+            if all(isinstance(part, PackedModule | nn.Identity) for part in (stage.merge, *stage.blocks)):
+                result.stages[number] = PackedStage(stage)
     return result
 
 

@@ -186,6 +186,10 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, *spatial, C) to (B, *spatial', C')."""
+        return self.each(x)
+
+    def each(self, x: Tensor) -> Tensor:
+        """Apply one part after the other."""
         x = self.merge(x)
         for block in self.blocks:
             if torch.jit.is_scripting():

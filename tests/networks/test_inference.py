@@ -14,7 +14,7 @@ from medmamba_monai.errors import ConfigError
 from medmamba_monai.networks import MedMamba
 from medmamba_monai.networks.inference import FoldedConvBranch, PackedModule
 from medmamba_monai.ops.selective_scan import cpu, dispatch
-from medmamba_monai.ops.selective_scan.packed import Packed
+from medmamba_monai.ops.selective_scan.packed import Packed, PackedChain
 from medmamba_monai.ops.selective_scan.packed_block import PackedBlock
 
 SMALL: dict[str, Any] = {"depths": (1, 1, 1, 1), "dims": (8, 16, 32, 64), "num_classes": 3}
@@ -45,8 +45,8 @@ def twins(network: MedMamba) -> list[PackedModule]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Packed]:
     """The packed twins that served, in order."""
     served: list[Packed] = []
-    run = Packed.run
-    monkeypatch.setattr(Packed, "run", lambda self, place: (served.append(self), run(self, place))[1])
+    call = PackedChain.__call__
+    monkeypatch.setattr(PackedChain, "__call__", lambda self, x: (served.extend(self.parts), call(self, x))[1])
     return served
 
 
@@ -127,6 +127,23 @@ def test_what_the_library_does_not_serve_goes_through_the_modules(calls: list[Pa
 
 
 @needs_library
+def test_hooks_on_parts_see_what_passes() -> None:
+    fast, image = trained(**{**PACKED, "depths": (1, 2, 1, 1)}).optimize_for_inference(), torch.rand(2, 3, 40, 33)
+    expected = fast(image)
+    seen: list[torch.Size] = []
+    stage: Any = fast.stages[1]
+    handles = [
+        stage.merge.register_forward_hook(lambda module, inputs, output: seen.append(output.shape)),
+        stage.blocks[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape)),
+    ]
+    assert torch.equal(fast(image), expected)
+    assert seen == [(2, 5, 5, 64)] * 2
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(fast(image), expected)
+    assert len(seen) == 2
+
+
 @needs_library
 def test_a_default_device_does_not_reach_the_library(calls: list[Packed]) -> None:
     network = trained(**PACKED).optimize_for_inference()

@@ -43,7 +43,7 @@ __all__ = [
 
 SIMD_VARIABLE = "MEDMAMBA_SCAN_SIMD"
 
-_VERSION = 2  # of the structures below; medmamba_scan_version() in csrc/scan.c must agree
+_VERSION = 3  # of the structures below; medmamba_scan_version() in csrc/scan.c must agree
 _OUT_OF_MEMORY, _BAD_ORDER = 1, 3
 _REMEDY = "reinstall medmamba_monai with a C compiler on the PATH, or install one of its platform wheels"
 _TOLERANCE = 2e-5  # of the self-test: a wrong kernel is wrong by far more

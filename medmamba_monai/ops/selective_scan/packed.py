@@ -1,4 +1,4 @@
-"""What packed parts of a network share: weights cut into panels, memory kept between calls. Imports cpu.py.
+"""Parts of a network packed for the C library, and the call that applies several in a row. Imports cpu.py.
 
 See csrc/network.h for the layouts.
 """
@@ -8,19 +8,22 @@ from __future__ import annotations
 import ctypes
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import cpu
 
-__all__ = ["PANEL", "WORKSPACE", "Packed", "Product", "panels", "workspace"]
+__all__ = ["PANEL", "WORKSPACE", "Packed", "PackedChain", "Place", "Product", "panels", "workspace"]
 
 PANEL = 16  # outputs side by side, as in csrc/network.h
 WORKSPACE = 1 << 26  # numbers each thread keeps for the next call, 256 MB: enough for 1024 x 1024 pixels
+_TOGETHER = 1 << 23  # numbers of workspace for the images of one call, 32 MB
+_SIZES = 8  # sizes of maps a chain keeps its structures for
 
 
 class Product(ctypes.Structure):
@@ -49,43 +52,60 @@ def workspace(size: int) -> Tensor:
     return memory
 
 
-@lru_cache(maxsize=8)
-def _entry_points(name: str) -> tuple[Any, Any]:
+@lru_cache(maxsize=1)
+def _entry_points() -> tuple[Any, Any]:
     library = cpu.library()
-    size = getattr(library, f"medmamba_{name}_workspace")
-    size.restype, size.argtypes = c_int64, (c_void_p, c_void_p, c_int64)
-    forward = getattr(library, f"medmamba_{name}_forward")
-    forward.restype, forward.argtypes = c_int64, (ctypes.c_char_p, c_void_p, c_void_p, c_void_p, c_int64)
+    size, forward = library.medmamba_chain_workspace, library.medmamba_chain_forward
+    size.restype, size.argtypes = c_int64, (c_void_p, c_int64, c_int64)
+    forward.restype = c_int64
+    forward.argtypes = (ctypes.c_char_p, c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64)
     return size, forward
+
+
+class Place(NamedTuple):
+    """Where a part is applied.
+
+    Attributes:
+        map: the structure its kind of part takes, without memory.
+        shape: (height, width, channels) of what comes out.
+        keep: what the structure points to.
+    """
+
+    map: ctypes.Structure
+    shape: tuple[int, int, int]
+    keep: object = None
 
 
 class Packed(ABC):
     """A part of a network with its weights as the C library reads them. Calls do not change it.
 
     Args:
-        name: of its entry points.
+        kind: its number in a ``chain_link``.
         tensors: the packed weights; float32, dense and on the CPU from here on.
     """
 
-    def __init__(self, name: str, tensors: dict[str, Tensor]) -> None:
-        self.name = name
+    def __init__(self, kind: int, tensors: dict[str, Tensor]) -> None:
+        self.kind = kind
         self.tensors = {
             key: t.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
             for key, t in tensors.items()
         }
-        self._struct: ctypes.Structure | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the structure of pointers, which copies make anew."""
-        return {**self.__dict__, "_struct": None}
-
-    @abstractmethod
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply it to a batch of maps in float32 on the CPU."""
 
     @abstractmethod
     def describe(self) -> ctypes.Structure:
-        """The structure that its entry points take."""
+        """The structure of its weights."""
+
+    @abstractmethod
+    def place(self, images: int, height: int, width: int) -> Place:
+        """Where it is applied to maps of that size."""
+
+    def size(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of what goes in."""
+        return x.shape[1], x.shape[2]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it to a batch of maps (B, H, W, C) in float32 on the CPU."""
+        return PackedChain([self])(x)
 
     def pointer(self, name: str) -> int:
         """Address of a packed tensor."""
@@ -95,32 +115,80 @@ class Packed(ABC):
         """A product whose weight and bias are ``name`` and ``name_bias``."""
         return Product(self.pointer(name), self.pointer(f"{name}_bias"), inputs, outputs)
 
-    def workspace_size(self, place: ctypes.Structure) -> int:
-        """Numbers of workspace needed on a map."""
-        size, _ = _entry_points(self.name)
-        structure = self._described()
-        return int(size(ctypes.addressof(structure), ctypes.addressof(place), torch.get_num_threads()))
 
-    def run(self, place: ctypes.Structure) -> None:
-        """Call the library.
+class _Link(ctypes.Structure):
+    """``chain_link``."""
+
+    _fields_ = (("kind", c_int64), ("part", c_void_p), ("map", c_void_p))
+
+
+class _Links(NamedTuple):
+    """Parts in their places, ready for the library; the last field keeps what the first points to."""
+
+    array: ctypes.Array[_Link]
+    workspace: int
+    shape: tuple[int, int, int]
+    keep: object
+
+
+class PackedChain:
+    """Parts in a row as one call: between calls Python would have to be fetched into the caches anew.
+
+    Large batches go through in pieces, so that the workspace stays small.
+
+    Args:
+        parts: each takes what the one before it gives.
+    """
+
+    def __init__(self, parts: Sequence[Packed]) -> None:
+        self.parts = list(parts)
+        self._known: dict[tuple[int, ...], _Links] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out pointers, which copies make anew."""
+        return {**self.__dict__, "_known": {}}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the parts to a batch in float32 on the CPU.
 
         Raises:
-            BackendError: when it fails.
+            BackendError: when the library fails.
         """
-        _, forward = _entry_points(self.name)
-        memory, structure = workspace(self.workspace_size(place)), self._described()
-        code = forward(
-            cpu.variant().encode(),
-            ctypes.addressof(structure),
-            ctypes.addressof(place),
-            memory.data_ptr(),
-            torch.get_num_threads(),
-        )
-        cpu.check(code, f"medmamba_{self.name}_forward")
+        x, threads = x.contiguous(), torch.get_num_threads()
+        size = self.parts[0].size(x)
+        one = self._links(1, *size, threads)
+        y = cpu.empty((len(x), *one.shape))
+        together = max(1, _TOGETHER // one.workspace)
+        for first in range(0, len(x), together):
+            images = min(together, len(x) - first)
+            links = self._links(images, *size, threads)
+            _, forward = _entry_points()
+            code = forward(
+                cpu.variant().encode(), links.array, len(self.parts),
+                x.data_ptr() + first * x.stride(0) * x.element_size(),
+                y.data_ptr() + first * y.stride(0) * y.element_size(),
+                workspace(links.workspace).data_ptr(), threads,
+            )  # fmt: skip
+            cpu.check(code, "medmamba_chain_forward")
+        return y
 
-    def _described(self) -> ctypes.Structure:
-        """The structure, made once; a caller holds it while C reads it, as another thread may make one as well."""
-        structure = self._struct
-        if structure is None:
-            structure = self._struct = self.describe()
-        return structure
+    def _links(self, images: int, height: int, width: int, threads: int) -> _Links:
+        key = (images, height, width, threads)
+        links = self._known.get(key)
+        if links is None:
+            if len(self._known) >= _SIZES:
+                self._known = {}
+            links = self._known[key] = self._make_links(*key)
+        return links
+
+    def _make_links(self, images: int, height: int, width: int, threads: int) -> _Links:
+        array = (_Link * len(self.parts))()
+        keep: list[object] = []
+        shape = (height, width, 0)
+        for link, part in zip(array, self.parts, strict=True):
+            weights, place = part.describe(), part.place(images, *shape[:2])
+            link.kind, link.part, link.map = part.kind, ctypes.addressof(weights), ctypes.addressof(place.map)
+            keep += [weights, place]
+            shape = place.shape
+        size, _ = _entry_points()
+        return _Links(array, int(size(array, len(array), threads)), shape, keep)

@@ -1,4 +1,4 @@
-"""A whole SS-Conv-SSM block for inference as one call of the C library. Imports packed.py, cpu.py, orders and errors.
+"""A whole SS-Conv-SSM block for inference by the C library. Imports packed.py, cpu.py, orders and errors.
 
 Weights are rearranged once: norms without a nonlinearity behind them are folded into their neighbours, 3 x 3
 convolutions are transformed for Winograd's algorithm (Lavin and Gray, arXiv 1509.09308), all products are cut into the
@@ -17,11 +17,11 @@ from torch import Tensor
 from ...errors import BackendError
 from ..orders import index_table
 from . import cpu
-from .packed import PANEL, Packed, Product, panels
+from .packed import PANEL, Packed, Place, Product, panels
 
 __all__ = ["BlockWeights", "PackedBlock", "transform_convolution"]
 
-_TOGETHER = 1 << 23  # numbers of workspace for the images of one call, 32 MB
+_KIND = 0
 _WIDE = 128  # from more channels on, convolutions use small tiles: weights, not arithmetic, set the time there
 
 
@@ -136,7 +136,7 @@ def transform_convolution(weight: Tensor, tile: int) -> Tensor:
 
 
 class PackedBlock(Packed):
-    """A block; larger batches go through in parts, so that the workspace stays small.
+    """A block.
 
     Args:
         weights: of the block, on any device and in any dtype; they are copied.
@@ -155,7 +155,7 @@ class PackedBlock(Packed):
         self.directions, _, self.rank = weights.dt_weight.shape
         self.states = weights.A.shape[2]
         self.tile = 4 if half <= _WIDE else 2
-        super().__init__("block", _pack(weights, self.tile))
+        super().__init__(_KIND, _pack(weights, self.tile))
 
     @staticmethod
     def unavailable(half: int) -> str | None:
@@ -164,16 +164,11 @@ class PackedBlock(Packed):
             return f"half of its channels is {half}, no multiple of {PANEL}"
         return cpu.unavailable(torch.device("cpu"))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, 2 C) to the same shape."""
-        batch, height, width, _ = x.shape
-        x, order = x.contiguous(), index_table(self.scan, (height, width))
-        y = cpu.empty(x.shape)
-        together = max(1, _TOGETHER // self.workspace_size(_Map(None, None, None, 1, height, width)))
-        for first in range(0, batch, together):
-            count = min(together, batch - first)
-            self.run(_Map(x[first].data_ptr(), y[first].data_ptr(), order.data_ptr(), count, height, width))
-        return y
+    def place(self, images: int, height: int, width: int) -> Place:
+        """``block_map``."""
+        order = index_table(self.scan, (height, width))
+        block_map = _Map(None, None, order.data_ptr(), images, height, width)
+        return Place(block_map, (height, width, 2 * self.half), order)
 
     def describe(self) -> _Block:
         """``packed_block``."""

@@ -1,4 +1,4 @@
-"""Patch embedding and patch merging for inference, each as one call of the C library. Imports packed.py and cpu.py."""
+"""Patch embedding and patch merging for inference by the C library. Imports packed.py and cpu.py."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from ...errors import BackendError
 from . import cpu
-from .packed import PANEL, Packed, Product, panels
+from .packed import PANEL, Packed, Place, Product, panels
 
 __all__ = ["PackedEmbedding", "PackedMerging"]
+
+
+_KIND = 1
 
 
 class _Patches(ctypes.Structure):
@@ -45,7 +48,7 @@ class _Patchwise(Packed):
         if reason is not None:
             raise BackendError(f"patches cannot be packed: {reason}")
         self.inputs, self.outputs, self.side, self.pad, self.epsilon = inputs, outputs, side, pad, epsilon
-        super().__init__("patches", {**tensors, "product": panels(tensors["product"])})
+        super().__init__(_KIND, {**tensors, "product": panels(tensors["product"])})
 
     @staticmethod
     def unavailable(inputs: int, outputs: int) -> str | None:
@@ -54,13 +57,11 @@ class _Patchwise(Packed):
             return f"{inputs} numbers become {outputs}, not both a multiple of {PANEL}"
         return cpu.unavailable(torch.device("cpu"))
 
-    def apply(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Apply it to a dense batch of maps of that size."""
+    def place(self, images: int, height: int, width: int) -> Place:
+        """``patch_map``."""
         more = self.side - 1 if self.pad else 0
         rows, columns = (height + more) // self.side, (width + more) // self.side
-        y = cpu.empty((len(x), rows, columns, self.outputs))
-        self.run(_Map(x.data_ptr(), y.data_ptr(), len(x), height, width, rows, columns))
-        return y
+        return Place(_Map(None, None, images, height, width, rows, columns), (rows, columns, self.outputs))
 
     def structure(self, channels: int, channels_first: bool) -> _Patches:
         """``packed_patches``; without a gain the norm stands before the product."""
@@ -89,12 +90,12 @@ class PackedEmbedding(_Patchwise):
         self.channels = weight.shape[1]
         super().__init__(tensors, weight.shape[2], pad, epsilon)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map (B, channels, H, W) to (B, H / side, W / side, C)."""
-        return self.apply(x.contiguous(), *x.shape[2:])
+    def size(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of an image (B, channels, H, W)."""
+        return x.shape[2], x.shape[3]
 
     def describe(self) -> _Patches:
-        """The structure that its entry points take."""
+        """``packed_patches``."""
         return self.structure(self.channels, channels_first=True)
 
 
@@ -116,10 +117,6 @@ class PackedMerging(_Patchwise):
         weight, gain, offset = (t.detach().double() for t in (weight, gain, offset))
         super().__init__({"product": weight * gain, "product_bias": weight @ offset}, 2, pad, epsilon)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H / 2, W / 2, C')."""
-        return self.apply(x.contiguous(), *x.shape[1:3])
-
     def describe(self) -> _Patches:
-        """The structure that its entry points take."""
+        """``packed_patches``."""
         return self.structure(self.inputs // 4, channels_first=False)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 
+from medmamba_monai import MedMamba
 from medmamba_monai.errors import BackendError
 from medmamba_monai.ops.selective_scan import cpu, packed
 from medmamba_monai.ops.selective_scan.packed_patches import PackedMerging
@@ -19,6 +22,14 @@ needs_library = pytest.mark.skipif(MISSING is not None, reason=f"C library: {MIS
 def merging() -> PackedMerging:
     weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
     return PackedMerging(weight, torch.ones(64), torch.zeros(64), 1e-5, pad=True)
+
+
+def optimized_block() -> packed.Packed:
+    """A block of 32 channels."""
+    torch.manual_seed(0)
+    network = MedMamba(num_classes=2, depths=(1, 1, 1, 1), dims=(32, 64, 128, 256)).eval().optimize_for_inference()
+    stage: Any = network.stages[0]
+    return stage.blocks[0].packed
 
 
 def test_panels_hold_every_weight_once_and_zeros_behind_the_last() -> None:
@@ -58,6 +69,36 @@ def test_weights_given_are_copied_and_made_dense() -> None:
     weight.zero_()
     assert torch.equal(one(x), before)
     assert all(t.is_contiguous() and t.dtype == torch.float32 for t in one.tensors.values())
+
+
+@needs_library
+@pytest.mark.parametrize("together", [1, 1 << 23])
+def test_parts_in_a_row_equal_one_after_the_other(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    """Results between parts lie in the workspace; with poisoned memory, what is read before it is written shows."""
+    monkeypatch.setattr(cpu, "empty", lambda shape: torch.full(tuple(shape), torch.nan))
+    monkeypatch.delattr(packed._kept, "memory", raising=False)
+    monkeypatch.setattr(packed, "_TOGETHER", together)
+    block = optimized_block()
+    parts = [merging(), block, block, block]
+    chain = packed.PackedChain(parts)
+    for size in [(3, 7, 5), (1, 12, 12), *((1, side, 4) for side in range(2, 14)), (3, 7, 5)]:
+        x = torch.randn(*size, 16, generator=torch.Generator().manual_seed(1))
+        want = x
+        for part in parts:
+            want = part(want)
+        assert torch.equal(chain(x), want)
+        assert torch.equal(copy.deepcopy(chain)(x), want)
+    assert not torch.equal(want, parts[0](x))
+
+
+@needs_library
+def test_chains_may_be_used_by_several_threads() -> None:
+    chain = packed.PackedChain([merging(), optimized_block()])
+    maps = [torch.randn(2, 5 + side, 6, 16) for side in range(16)]
+    want = [chain(x) for x in maps]
+    with ThreadPoolExecutor(4) as pool:
+        for got, expected in zip(pool.map(chain, maps * 4), want * 4, strict=True):
+            assert torch.equal(got, expected)
 
 
 def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

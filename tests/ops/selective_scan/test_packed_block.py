@@ -97,7 +97,7 @@ def test_threads_and_parts_change_nothing(simd: str, half: int, monkeypatch: pyt
         for count in (2, 3, 16):
             torch.set_num_threads(count)
             assert torch.equal(block(x), alone)
-        monkeypatch.setattr(packed_block, "_TOGETHER", 1)
+        monkeypatch.setattr(packed, "_TOGETHER", 1)
         assert torch.equal(block(x), alone)
     finally:
         torch.set_num_threads(before)

@@ -27,7 +27,8 @@ typedef struct {
     vec g_delta[SCAN_BLOCK], g_du[SCAN_BLOCK];       /* backward only */
     vec middle, spread; /* where steps are steady, see steady.h: z is the way from the middle, no longer than spread */
     int64_t clamp; /* whether some delta * a2 may leave the range in which exp2 needs no clamping */
-    char skew[5 * 64 - 2 * sizeof(vec) - sizeof(int64_t)]; /* at equal places in their pages, lanes would fight for cache lines */
+    /* at equal places in their pages, lanes would fight for cache lines */
+    char skew[5 * 64 - 2 * sizeof(vec) - sizeof(int64_t)];
 } scan_lane;
 
 #define LANE_VECTORS (sizeof(scan_lane) / sizeof(vec)) /* from a lane's array to the next lane's */
@@ -239,8 +240,8 @@ static void project(const scan_steps *steps, const scan_params *params, int64_t 
     }
 }
 
-/* delta and delta * u of a lane from x. Past the last step, up to a whole group, x and u are 0: those steps are computed
- * and not used. */
+/* delta and delta * u of a lane from x. Past the last step, up to a whole group, x and u are 0: those steps are
+ * computed and not used. */
 static void step_sizes(scan_lane *lane, const scan_params *params, int64_t v, int64_t steps,
                        const scan_problem *problem) {
     vec greatest = v_set(0.0f);

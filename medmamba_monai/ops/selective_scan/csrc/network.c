@@ -223,13 +223,6 @@ static int64_t carve_block(block_memory *memory, float *base, const packed_block
     return cursor - base;
 }
 
-/* Floats of workspace a block needs on a map. */
-API int64_t medmamba_block_workspace(const packed_block *block, const block_map *map, int64_t threads) {
-    static float origin[1];
-    block_memory memory;
-    return carve_block(&memory, origin, block, map, threads);
-}
-
 /* A block at work. */
 typedef struct {
     const char *variant;
@@ -320,16 +313,12 @@ static void plan_end(block_run *run, int scan, int convolutions) {
     plan_product(&run->plan, &run->out_proj, run->kernel, &out, memory->scratch, run->threads, scan, convolutions);
 }
 
-API int64_t medmamba_block_forward(const char *variant, const packed_block *block, const block_map *map,
-                                   float *workspace, int64_t threads) {
-    const scan_kernel *kernel = find_kernel(variant);
-    block_run run = {.variant = variant, .block = block, .map = map, .threads = threads};
+static int64_t run_block(const scan_kernel *kernel, const packed_block *block, const block_map *map, float *workspace,
+                         int64_t threads) {
+    block_run run = {.variant = kernel->name, .kernel = kernel->network, .block = block, .map = map,
+                     .threads = threads};
     int scan, convolutions;
     int64_t code;
-    if (!kernel) {
-        return UNKNOWN_KERNEL;
-    }
-    run.kernel = kernel->network;
     carve_block(&run.memory, workspace, block, map, threads);
     code = plan_mixer(&run, &scan); /* the longer branch first */
     if (code == 0) {
@@ -355,14 +344,8 @@ static void norm_task(void *context, int64_t first, int64_t end, int worker) {
                              phase->patches->offset, (float)phase->patches->epsilon);
 }
 
-/* Floats of workspace a reduction needs. */
-API int64_t medmamba_patches_workspace(const packed_patches *patches, const patch_map *map, int64_t threads) {
-    return product_scratch(&patches->product, map->batch * map->rows * map->columns, threads);
-}
-
-API int64_t medmamba_patches_forward(const char *variant, const packed_patches *patches, const patch_map *map,
-                                     float *workspace, int64_t threads) {
-    const scan_kernel *kernel = find_kernel(variant);
+static void run_patches(const scan_kernel *kernel, const packed_patches *patches, const patch_map *map,
+                        float *workspace, int64_t threads) {
     int64_t count = map->batch * map->rows * map->columns;
     product_job job = {.packed = &patches->product, .source = patches->gain ? PATCHES : NORMALISED_PATCHES,
                        .finish = PLAIN, .patches = patches, .map = map, .epsilon = (float)patches->epsilon,
@@ -371,17 +354,84 @@ API int64_t medmamba_patches_forward(const char *variant, const packed_patches *
     product_phase phase;
     norm_phase norm;
     piecewise normalise = {norm_task, &norm, count, piece_size(count, MOST_ROWS, threads)};
-    int last;
-    if (!kernel) {
-        return UNKNOWN_KERNEL;
-    }
-    last = plan_product(&plan, &phase, kernel->network, &job, workspace, threads, AT_ONCE, AT_ONCE);
+    int last = plan_product(&plan, &phase, kernel->network, &job, workspace, threads, AT_ONCE, AT_ONCE);
     if (patches->gain) {
         norm.kernel = kernel->network, norm.patches = patches, norm.rows = map->y;
         add_pieces(&plan, &normalise, threads, last);
     }
     run_plan(&plan, threads);
+}
+
+/* Floats of what leaves a part, and of the workspace it needs. */
+typedef struct {
+    int64_t result, workspace;
+} link_size;
+
+static link_size size_of_link(const chain_link *link, int64_t threads) {
+    link_size size;
+    if (link->kind == BLOCK_LINK) {
+        static float origin[1];
+        const packed_block *block = link->part;
+        block_memory memory;
+        size.result = pixels_of(link->map) * 2 * block->half;
+        size.workspace = carve_block(&memory, origin, block, link->map, threads);
+    } else {
+        const packed_patches *patches = link->part;
+        const patch_map *map = link->map;
+        int64_t count = map->batch * map->rows * map->columns;
+        size.result = count * patches->product.outputs;
+        size.workspace = product_scratch(&patches->product, count, threads);
+    }
+    return size;
+}
+
+/* Results between parts lie in two areas by turns, in front of the parts' workspace. */
+typedef struct {
+    int64_t area, workspace;
+} chain_size;
+
+static chain_size size_of_chain(const chain_link *links, int64_t count, int64_t threads) {
+    chain_size all = {0, 0};
+    for (int64_t i = 0; i < count; i++) {
+        link_size size = size_of_link(&links[i], threads);
+        all.workspace = size.workspace > all.workspace ? size.workspace : all.workspace;
+        all.area = i + 1 < count && size.result > all.area ? size.result : all.area;
+    }
+    all.area = divide_up(all.area, 16) * 16;
+    return all;
+}
+
+/* Floats of workspace that parts in a row need. */
+API int64_t medmamba_chain_workspace(const chain_link *links, int64_t count, int64_t threads) {
+    chain_size size = size_of_chain(links, count, threads);
+    return 2 * size.area + size.workspace;
+}
+
+static int64_t run_link(const scan_kernel *kernel, const chain_link *link, const float *x, float *y, float *workspace,
+                        int64_t threads) {
+    if (link->kind == BLOCK_LINK) {
+        block_map map = *(const block_map *)link->map;
+        map.x = x, map.y = y;
+        return run_block(kernel, link->part, &map, workspace, threads);
+    }
+    patch_map map = *(const patch_map *)link->map;
+    map.x = x, map.y = y;
+    run_patches(kernel, link->part, &map, workspace, threads);
     return 0;
+}
+
+/* Applies parts in a row: x goes into the first, y comes out of the last. */
+API int64_t medmamba_chain_forward(const char *variant, const chain_link *links, int64_t count, const float *x,
+                                   float *y, float *workspace, int64_t threads) {
+    const scan_kernel *kernel = find_kernel(variant);
+    chain_size size = size_of_chain(links, count, threads);
+    int64_t code = kernel ? 0 : UNKNOWN_KERNEL;
+    for (int64_t i = 0; code == 0 && i < count; i++) {
+        float *to = i + 1 < count ? workspace + i % 2 * size.area : y;
+        code = run_link(kernel, &links[i], x, to, workspace + 2 * size.area, threads);
+        x = to;
+    }
+    return code;
 }
 
 typedef struct {

@@ -66,6 +66,14 @@ typedef struct {
     int64_t batch, height, width, rows, columns;
 } patch_map;
 
+/* One of several parts in a row, and the map it is applied to; x and y there are not read. */
+enum { BLOCK_LINK, PATCHES_LINK };
+typedef struct {
+    int64_t kind;
+    const void *part; /* packed_block or packed_patches */
+    void *map;        /* block_map or patch_map */
+} chain_link;
+
 /* How the rows that enter a product come about, and what becomes of those that leave. */
 enum { AS_THEY_ARE, NORMALISED, NORMALISED_AND_GATED, PATCHES, NORMALISED_PATCHES };
 enum { PLAIN, RECTIFIED, SHUFFLED };

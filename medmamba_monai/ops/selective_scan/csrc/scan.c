@@ -42,7 +42,7 @@ static const scan_kernel *const kernels[] = {
 #define KERNELS ((int)(sizeof(kernels) / sizeof(kernels[0])))
 
 /* Layout version of the structures in scan.h and network.h; the Python side refuses another. */
-API int64_t medmamba_scan_version(void) { return 2; }
+API int64_t medmamba_scan_version(void) { return 3; }
 
 API int64_t medmamba_scan_block(void) { return SCAN_BLOCK; }
 
