@@ -137,7 +137,7 @@ class PackedChain:
     Large batches go through in pieces, so that the workspace stays small.
 
     Args:
-        parts: each takes what the one before it gives.
+        parts: each takes what the one before it gives; all but the first are blocks.
     """
 
     def __init__(self, parts: Sequence[Packed]) -> None:

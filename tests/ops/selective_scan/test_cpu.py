@@ -140,7 +140,28 @@ def test_one_step_that_changes_much(simd: str, bias: float) -> None:
     check(run(inputs), truth(inputs), 3e-6)
 
 
-@pytest.mark.parametrize("A", [-70.0, 0.0, 0.02, 40.0])
+@pytest.mark.parametrize("x0", [-9.0, -2.0, 0.0, 3.0])
+@pytest.mark.parametrize("reach", [1e-5, 0.0124, 0.0126, 0.059, 0.061])
+def test_steady_decays_up_to_their_limits(simd: str, reach: float, x0: float) -> None:
+    """A state that only decays shows each decay; `reach` is the largest |A (delta - its middle)|, limits of csrc/steady.h.
+
+    The step sizes are right to some 1e-7 of themselves, so a decay is to that times |A delta|, and to rounding.
+    """
+    x = x0 + 0.0495 * torch.linspace(-1, 1, 11, dtype=torch.float64).repeat(2).float()
+    delta = torch.nn.functional.softplus(x.double())
+    A = -2 * reach / (delta.max() - delta.min()).item()
+    zeros = torch.zeros(1, 1, 1, len(x))
+    inputs = SequenceInputs(
+        u=torch.zeros(1, 8, len(x)), delta=x.expand(1, 8, -1).contiguous(), A=torch.full((8, 1), A), B=zeros,
+        C=zeros + 1, D=None, delta_bias=None, initial_state=torch.ones(1, 8, 1), softplus=True,
+    )  # fmt: skip
+    h = cpu.sequence_forward(inputs, False)[0].double()
+    decay = h / torch.cat([torch.ones(1, 8, 1), h[..., :-1]], -1)
+    want = torch.exp(inputs.A[0].double() * delta)
+    assert ((decay / want - 1).abs() <= 4e-7 + 4e-7 * (A * delta).abs()).all()
+
+
+@pytest.mark.parametrize("A", [-400.0, -70.0, 0.0, 0.02, 40.0])
 def test_steady_steps_of_every_rate(simd: str, A: float) -> None:
     """Decays of 0 and of 1, and states that grow, where steps are steady."""
     inputs = problems.directional((3, 4), channels=9, states=2, scan="raster", dtype=torch.float32, step_scale=1e-4)

@@ -74,7 +74,7 @@ def test_weights_given_are_copied_and_made_dense() -> None:
 @needs_library
 @pytest.mark.parametrize("together", [1, 1 << 23])
 def test_parts_in_a_row_equal_one_after_the_other(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
-    """Results between parts lie in the workspace; with poisoned memory, what is read before it is written shows."""
+    """Blocks work in place; with poisoned memory, what is read before it is written shows."""
     monkeypatch.setattr(cpu, "empty", lambda shape: torch.full(tuple(shape), torch.nan))
     monkeypatch.delattr(packed._kept, "memory", raising=False)
     monkeypatch.setattr(packed, "_TOGETHER", together)

@@ -362,74 +362,43 @@ static void run_patches(const scan_kernel *kernel, const packed_patches *patches
     run_plan(&plan, threads);
 }
 
-/* Floats of what leaves a part, and of the workspace it needs. */
-typedef struct {
-    int64_t result, workspace;
-} link_size;
-
-static link_size size_of_link(const chain_link *link, int64_t threads) {
-    link_size size;
+static int64_t link_workspace(const chain_link *link, int64_t threads) {
     if (link->kind == BLOCK_LINK) {
         static float origin[1];
-        const packed_block *block = link->part;
         block_memory memory;
-        size.result = pixels_of(link->map) * 2 * block->half;
-        size.workspace = carve_block(&memory, origin, block, link->map, threads);
-    } else {
-        const packed_patches *patches = link->part;
-        const patch_map *map = link->map;
-        int64_t count = map->batch * map->rows * map->columns;
-        size.result = count * patches->product.outputs;
-        size.workspace = product_scratch(&patches->product, count, threads);
+        return carve_block(&memory, origin, link->part, link->map, threads);
     }
-    return size;
-}
-
-/* Results between parts lie in two areas by turns, in front of the parts' workspace. */
-typedef struct {
-    int64_t area, workspace;
-} chain_size;
-
-static chain_size size_of_chain(const chain_link *links, int64_t count, int64_t threads) {
-    chain_size all = {0, 0};
-    for (int64_t i = 0; i < count; i++) {
-        link_size size = size_of_link(&links[i], threads);
-        all.workspace = size.workspace > all.workspace ? size.workspace : all.workspace;
-        all.area = i + 1 < count && size.result > all.area ? size.result : all.area;
-    }
-    all.area = divide_up(all.area, 16) * 16;
-    return all;
+    const packed_patches *patches = link->part;
+    const patch_map *map = link->map;
+    return product_scratch(&patches->product, map->batch * map->rows * map->columns, threads);
 }
 
 /* Floats of workspace that parts in a row need. */
 API int64_t medmamba_chain_workspace(const chain_link *links, int64_t count, int64_t threads) {
-    chain_size size = size_of_chain(links, count, threads);
-    return 2 * size.area + size.workspace;
-}
-
-static int64_t run_link(const scan_kernel *kernel, const chain_link *link, const float *x, float *y, float *workspace,
-                        int64_t threads) {
-    if (link->kind == BLOCK_LINK) {
-        block_map map = *(const block_map *)link->map;
-        map.x = x, map.y = y;
-        return run_block(kernel, link->part, &map, workspace, threads);
+    int64_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t size = link_workspace(&links[i], threads);
+        most = size > most ? size : most;
     }
-    patch_map map = *(const patch_map *)link->map;
-    map.x = x, map.y = y;
-    run_patches(kernel, link->part, &map, workspace, threads);
-    return 0;
+    return most;
 }
 
-/* Applies parts in a row: x goes into the first, y comes out of the last. */
+/* Applies parts in a row: x goes into the first, y comes out of the last. All but the first are blocks, which write a
+ * pixel of their result when nothing but that pixel is left to be read: they work in place. */
 API int64_t medmamba_chain_forward(const char *variant, const chain_link *links, int64_t count, const float *x,
                                    float *y, float *workspace, int64_t threads) {
     const scan_kernel *kernel = find_kernel(variant);
-    chain_size size = size_of_chain(links, count, threads);
     int64_t code = kernel ? 0 : UNKNOWN_KERNEL;
-    for (int64_t i = 0; code == 0 && i < count; i++) {
-        float *to = i + 1 < count ? workspace + i % 2 * size.area : y;
-        code = run_link(kernel, &links[i], x, to, workspace + 2 * size.area, threads);
-        x = to;
+    for (int64_t i = 0; code == 0 && i < count; i++, x = y) {
+        if (links[i].kind == BLOCK_LINK) {
+            block_map map = *(const block_map *)links[i].map;
+            map.x = x, map.y = y;
+            code = run_block(kernel, links[i].part, &map, workspace, threads);
+        } else {
+            patch_map map = *(const patch_map *)links[i].map;
+            map.x = x, map.y = y;
+            run_patches(kernel, links[i].part, &map, workspace, threads);
+        }
     }
     return code;
 }

@@ -44,7 +44,7 @@ typedef struct {
 /* The map a block is applied to. */
 typedef struct {
     const float *x;       /* (batch, height, width, 2 * half) */
-    float *y;             /* the same */
+    float *y;             /* the same; it may be x */
     const int64_t *order; /* (directions, height * width) */
     int64_t batch, height, width;
 } block_map;
@@ -66,7 +66,7 @@ typedef struct {
     int64_t batch, height, width, rows, columns;
 } patch_map;
 
-/* One of several parts in a row, and the map it is applied to; x and y there are not read. */
+/* One of several parts in a row, all but the first of them blocks, and its map; x and y there are not read. */
 enum { BLOCK_LINK, PATCHES_LINK };
 typedef struct {
     int64_t kind;
