@@ -143,7 +143,7 @@ def test_one_step_that_changes_much(simd: str, bias: float) -> None:
 @pytest.mark.parametrize("x0", [-9.0, -2.0, 0.0, 3.0])
 @pytest.mark.parametrize("reach", [1e-5, 0.0124, 0.0126, 0.059, 0.061])
 def test_steady_decays_up_to_their_limits(simd: str, reach: float, x0: float) -> None:
-    """A state that only decays shows each decay; `reach` is the largest |A (delta - its middle)|, limits of csrc/steady.h.
+    """A state that only decays shows each decay; `reach` is the largest |A (delta - middle)|, limits of csrc/steady.h.
 
     The step sizes are right to some 1e-7 of themselves, so a decay is to that times |A delta|, and to rounding.
     """
