@@ -41,6 +41,7 @@ FUSED = ("merge_norm_gate", "depthwise_silu", "interleave_add")
 FUSED_BACKWARD = ("norm_gate_backward", "depthwise_backward", "depthwise_weights", "deinterleave")
 STAGES = {1: (3136, 96, 3), 2: (784, 192, 6), 3: (196, 384, 12), 4: (49, 768, 24)}  # L, E, R
 STATES, DIRECTIONS, LANES = 16, 4, 32
+MOST_REGISTERS = 255  # a thread's on sm_90
 _TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
 
 
@@ -210,6 +211,11 @@ def no_spills(build: Build, allowed: int = 0) -> bool:
     return build.stack <= allowed and touched <= allowed // 2
 
 
+def held(build: Build) -> int:
+    """Numbers a thread keeps: in registers, and in memory where those are used up."""
+    return build.registers + build.stack // 4
+
+
 slow = pytest.mark.slow
 STAGE_AND_DTYPE = [
     pytest.param(stage, dtype, id=f"{stage}-{dtype}", marks=[] if stage in (1, 4) else [slow])
@@ -267,7 +273,8 @@ def test_backward(stage: int, dtype: torch.dtype, launches: list[Any]) -> None:
     grads = backend.directional_backward(torch.empty_like(inputs.u), inputs, saved, stage_strides(stage))
     assert [g.shape for g in grads] == [t.shape for t in inputs[:-1]]
     [(compiled, arguments, _)] = builds(launches, "scan_backward")
-    assert no_spills(compiled, allowed=8)  # two registers with triton 3.7, none with 3.9
+    # it takes all registers there are: one more shows as a spill, of two with triton 3.7 and none with 3.9
+    assert no_spills(compiled, allowed=8) and held(compiled) <= MOST_REGISTERS + 2
     inner = sorted(compiled.loops, key=lambda loop: loop.size)[:-1]  # the longest holds the two others
     again, reverse = inner
     assert again.counts["SHFL"] == 0 and per_element(again, arguments) <= 7.3
@@ -280,22 +287,22 @@ def test_step_sizes_and_merge(stage: int, launches: list[Any]) -> None:
     backend.directional_forward(stage_inputs(stage, 64, torch.float32), False)
     [(expand, arguments, _)] = builds(launches, "expand_steps")
     per_thread = arguments["BLOCK_T"] * arguments["BLOCK_E"] / (LANES * arguments["num_warps"])
-    assert no_spills(expand) and expand.instructions.total() / per_thread <= 45
+    assert no_spills(expand) and expand.registers <= 100 and expand.instructions.total() / per_thread <= 45
     [(merge, arguments, _)] = builds(launches, "merge_directions")
     per_thread = arguments["BLOCK"] / (LANES * arguments["num_warps"])
-    assert no_spills(merge) and merge.instructions.total() / per_thread <= 22
+    assert no_spills(merge) and merge.registers <= 36 and merge.instructions.total() / per_thread <= 22
 
 
 def test_one_image_in_spans(launches: list[Any]) -> None:
     """A single image is cut into spans: enough programs, and few instructions where exponentials come twice."""
     backend.directional_forward(stage_inputs(1, 1, torch.float32), False)
     [(ends, arguments, grid)] = builds(launches, "span_ends")
-    assert grid == (12, 49) and no_spills(ends)
+    assert grid == (12, 49) and no_spills(ends) and ends.registers <= 72
     assert per_element(scan_loop(ends), arguments) <= 6.4
     [(starts, _, grid)] = builds(launches, "span_starts")
-    assert grid == (12,) and no_spills(starts)
+    assert grid == (12,) and no_spills(starts) and starts.registers <= 70
     [(scan, _, grid)] = builds(launches, "scan_forward")
-    assert grid == (12, 49) and no_spills(scan)
+    assert grid == (12, 49) and no_spills(scan) and scan.registers <= 120
 
 
 def test_unaligned_slices_are_copied(launches: list[Any]) -> None:
@@ -326,20 +333,20 @@ def test_fused_chains(stage: int, dtype: torch.dtype, launches: list[Any]) -> No
     fused.convolve_backward(y, x[..., :channels], weight, empty(channels))
     fused.interleaved(x, x[..., :channels], x[..., channels:])
     fused.interleaved_backward(x, dtype, dtype)
-    for name, tile, most in (
-        ("merge_norm_gate", ("BLOCK_P", "BLOCK_E"), 55),
-        ("norm_gate_backward", ("BLOCK_P", "BLOCK_E"), 80),
-        ("depthwise_silu", ("BLOCK_P", "BLOCK_E"), 90),
-        ("depthwise_backward", ("BLOCK_P", "BLOCK_E"), 80),
-        ("depthwise_weights", ("BLOCK_P", "BLOCK_E"), 80),
-        ("interleave_add", ("BLOCK",), 55),
-        ("deinterleave", ("BLOCK",), 55),
+    for name, tile, most, registers in (
+        ("merge_norm_gate", ("BLOCK_P", "BLOCK_E"), 55, 102),
+        ("norm_gate_backward", ("BLOCK_P", "BLOCK_E"), 80, 135),
+        ("depthwise_silu", ("BLOCK_P", "BLOCK_E"), 90, 152),
+        ("depthwise_backward", ("BLOCK_P", "BLOCK_E"), 80, 150),
+        ("depthwise_weights", ("BLOCK_P", "BLOCK_E"), 80, 133),
+        ("interleave_add", ("BLOCK",), 55, 53),
+        ("deinterleave", ("BLOCK",), 55, 42),
     ):
         for compiled, arguments, _ in builds(launches, name):
             numbers = math.prod(arguments[n] for n in tile) / (LANES * arguments["num_warps"])
             loop = max((loop.size for loop in compiled.loops), default=0)  # over the blocks of a program
             cost = (loop or compiled.instructions.total()) / numbers
-            assert no_spills(compiled) and compiled.registers <= 168, (name, compiled.registers)
+            assert no_spills(compiled) and compiled.registers <= registers, (name, compiled.registers)
             assert cost <= most, (name, cost)
 
 
@@ -396,9 +403,20 @@ def test_everything_else_compiles(launches: list[Any]) -> None:
         fused.convolve(volume, empty(24, 1, 3, 3, 3), empty(24)), volume, empty(24, 1, 3, 3, 3), empty(24)
     )
     assert {arguments.get("WIDE") for _, _, arguments in launches} == {None, False, True}
-    for name in (*KERNELS, "depthwise_silu", "depthwise_backward", "depthwise_weights"):
+    for name, registers in {
+        "expand_steps": 165,
+        "merge_directions": 36,
+        "scan_forward": 110,
+        "scan_backward": 185,
+        "span_ends": 72,
+        "span_starts": 55,
+        "depthwise_silu": MOST_REGISTERS,  # with triton 3.7, 187 with 3.9: in 3-D, 27 taps
+        "depthwise_backward": MOST_REGISTERS,
+        "depthwise_weights": 70,
+    }.items():
         for compiled, _, _ in builds(launches, name):
-            assert name == "scan_backward" or no_spills(compiled), name
+            assert no_spills(compiled, allowed=16 if name == "scan_backward" else 0), (name, compiled.stack)
+            assert compiled.registers <= registers, (name, compiled.registers)
 
 
 def test_planted_regression_is_seen(launches: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,4 +425,14 @@ def test_planted_regression_is_seen(launches: list[Any], monkeypatch: pytest.Mon
     backend.directional_forward(stage_inputs(1, 64, torch.float32), False)
     [(compiled, arguments, _)] = builds(launches, "scan_forward")
     loop = scan_loop(compiled)
-    assert loop.counts["SHFL"] > 0 and per_element(loop, arguments) > 8.3
+    assert loop.counts["SHFL"] > 0 and per_element(loop, arguments) > 8.3 and compiled.registers > 120
+
+
+def test_a_backward_of_more_registers_is_seen(launches: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the states at once are more than a thread can have: what is over goes to memory, and is counted."""
+    monkeypatch.setattr(launch, "BACKWARD_UNROLL", 4)
+    inputs = stage_inputs(1, 64, torch.float32)
+    saved = torch.empty(backend.directional_saved_numel(inputs), device="meta")
+    backend.directional_backward(torch.empty_like(inputs.u), inputs, saved, stage_strides(1))
+    [(compiled, _, _)] = builds(launches, "scan_backward")
+    assert not no_spills(compiled, allowed=8) and held(compiled) > MOST_REGISTERS + 2
