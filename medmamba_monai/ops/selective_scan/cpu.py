@@ -15,13 +15,14 @@ import sys
 from ctypes import c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ...errors import BackendError, ConfigError
 from . import portable
-from .contract import DirectionalInputs, SequenceInputs
+from .contract import DirectionalInputs, ScanBackend, SequenceInputs
 
 __all__ = [
     "SIMD_VARIABLE",
@@ -346,7 +347,7 @@ def sequence_backward(grad: Tensor, grad_last: Tensor, inputs: SequenceInputs, s
 
 
 def self_test() -> str | None:
-    """Compare the kernel in use with the reference on a small problem, once a process and instruction set.
+    """Compare the kernel in use with the reference on small problems, once a process and instruction set.
 
     Returns:
         None when they agree, else what differs: the kernel must not be used then.
@@ -356,38 +357,23 @@ def self_test() -> str | None:
 
 @lru_cache(maxsize=8)
 def _self_test(name: str) -> str | None:
-    from . import reference
+    from . import selftest
 
-    inputs = _small_problem()
-    exact = DirectionalInputs._make([*(tensor.double() for tensor in inputs[:-1]), inputs.order])
-    grad = torch.linspace(-1, 1, inputs.u.numel()).view_as(inputs.u)
-    y, saved = directional_forward(inputs, save=True)
-    got = [y, *directional_backward(grad, inputs, saved)]
-    want = [reference.directional_scan(exact), *reference.directional_backward(grad.double(), exact, saved)]
-    labels = ("y", *(f"the gradient of {field}" for field in DirectionalInputs._fields[:-1]))
-    for label, a, b in zip(labels, got, want, strict=True):
-        error = ((a.double() - b).abs().max() / b.abs().max()).item()
-        if not error <= _TOLERANCE:
-            return f"its {name} kernel is wrong on this machine: {label} differs from the reference by {error:.1e}"
-    return None
+    this, bounds = cast(ScanBackend, sys.modules[__name__]), selftest.Bounds(_TOLERANCE, _TOLERANCE)
+    wrong = selftest.wrong_on_maps(this, _small_map(), bounds)
+    # 19 channels of a group, and steps that begin a second block
+    sequence = selftest.sequence_problem(length=int(library().medmamba_scan_block()) + 3, channels=38, states=5)
+    wrong = wrong or selftest.wrong_on_sequences(this, sequence, bounds)
+    return wrong and f"its {name} kernel is wrong on this machine: {wrong}"
 
 
-def _small_problem() -> DirectionalInputs:
-    """Five pixels in two orders, 19 channels, 5 states, rank 2: full and ragged vectors, all from sines.
+def _small_map() -> DirectionalInputs:
+    """Five pixels in two orders, 19 channels, 5 states, rank 2: full and ragged vectors.
 
     Step sizes hardly change in the second direction, which the kernel does in another way.
     """
+    from . import selftest
 
-    def wave(*shape: int, rate: float) -> Tensor:
-        count = torch.Size(shape).numel()
-        return torch.sin(torch.arange(count, dtype=torch.float32) * rate).view(shape)
-
-    u, dt, b, c = (
-        wave(1, 5, 19, rate=0.7),
-        wave(1, 5, 2, 2, rate=1.1),
-        wave(1, 5, 2, 5, rate=0.9),
-        wave(1, 5, 2, 5, rate=1.3),
-    )
-    A, weight = -1.5 + wave(2, 19, 5, rate=0.3), wave(2, 19, 2, rate=0.5) * torch.tensor([1.0, 0.01]).view(2, 1, 1)
     order = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 0, 2]])
-    return DirectionalInputs(u, dt, A, b, c, wave(2, 19, rate=0.2), weight, wave(2, 19, rate=0.4), order)
+    inputs = selftest.map_problem(order, channels=19, states=5, rank=2)
+    return inputs._replace(dt_weight=inputs.dt_weight * torch.tensor([1.0, 0.01]).view(2, 1, 1))

@@ -44,7 +44,7 @@ def load(name: str) -> ScanBackend:
 def unavailable(name: str, device_type: str) -> str | None:
     """Why a backend cannot run on a kind of device; None when it can. Asked once a process.
 
-    A compiled backend first has to reproduce the reference on a small problem. It does so in a thread of its own, where
+    A compiled backend first has to reproduce the reference on small problems. It does so in a thread of its own, where
     neither autograd nor a tracing mode of the caller's reaches.
     """
     module = load(name)

@@ -8,19 +8,21 @@ float64 inputs take the portable path.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ...errors import BackendError
 from . import portable
-from .contract import DirectionalInputs, SequenceInputs
+from .contract import DirectionalInputs, ScanBackend, SequenceInputs
 
 __all__ = [
     "directional_backward",
     "directional_forward",
     "directional_saved_numel",
+    "self_test",
     "sequence_backward",
     "sequence_forward",
     "sequence_saved_numel",
@@ -28,6 +30,8 @@ __all__ = [
     "unavailable",
 ]
 
+_DEVICE = "cuda"
+_TOLERANCE = 1e-4  # of the self-test: the package compiles its kernel with less exact exponentials and logarithms
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
 _REMEDY = (
     "with nvcc and a CUDA build of torch at hand, `pip install mamba-ssm --no-build-isolation` compiles it; "
@@ -51,20 +55,26 @@ def unavailable(device: torch.device) -> str | None:
         return f"the package mamba-ssm cannot be imported ({error}); {_REMEDY}"
     if not hasattr(module, "selective_scan_fn"):
         return f"{_MODULE} has no selective_scan_fn; install mamba-ssm 1.2 or newer"
-    if hasattr(module, "selective_scan_cuda"):
-        missing = module.selective_scan_cuda is None
-        return f"this build of mamba-ssm lacks its CUDA kernel; {_REMEDY}" if missing else None
-    return _probe(module, device)
+    if getattr(module, "selective_scan_cuda", module) is None:
+        return f"this build of mamba-ssm lacks its CUDA kernel; {_REMEDY}"
+    return None  # where else a release hides its kernel is its own affair: the self-test runs it
 
 
-def _probe(module: Any, device: torch.device) -> str | None:
-    """Ask by running it: where a release hides its kernel is its own affair."""
-    row = torch.ones(1, 1, 1, device=device)
+def self_test() -> str | None:
+    """Compare the package's kernel with the reference on a small problem, on the GPU.
+
+    Returns:
+        None when they agree, else what differs or why it does not run: it must not be used then.
+    """
+    from . import selftest
+
+    this, bounds = cast(ScanBackend, sys.modules[__name__]), selftest.Bounds(_TOLERANCE, _TOLERANCE)
+    inputs = selftest.sequence_problem(length=70, channels=6, states=5)._replace(initial_state=None)
     try:
-        module.selective_scan_fn(row, row, -row[0], row[:, None], row[:, None])
-    except (ImportError, OSError, RuntimeError, AttributeError, TypeError, NameError) as error:
-        return f"this build of mamba-ssm cannot run its CUDA kernel ({error}); {_REMEDY}"
-    return None
+        wrong = selftest.wrong_on_sequences(this, inputs, bounds, torch.device(_DEVICE))
+    except (ImportError, OSError, RuntimeError, AssertionError, AttributeError, TypeError, NameError) as error:
+        return f"this build of mamba-ssm cannot run its CUDA kernel ({type(error).__name__}: {error}); {_REMEDY}"
+    return wrong and f"the kernel of mamba-ssm is wrong on this machine: {wrong}"
 
 
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, **options: Any) -> Any:

@@ -345,6 +345,22 @@ def test_self_test_passes_and_catches_a_wrong_kernel(simd: str, monkeypatch: pyt
     cpu._self_test.cache_clear()
 
 
+@pytest.mark.parametrize("spoilt", ["softplus", "initial_state", "C"])
+def test_self_test_catches_a_wrong_plain_scan(spoilt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library whose directional scan is right may still fail at what only the plain scan has."""
+    forward = cpu.sequence_forward
+
+    def wrong(inputs: SequenceInputs, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+        other = {"softplus": False, "initial_state": None, "C": inputs.C.flip(1)}[spoilt]  # the groups in reverse
+        y, last, _ = forward(inputs._replace(**{spoilt: other}), save)
+        return y, last, forward(inputs, save)[2]
+
+    cpu._self_test.cache_clear()
+    monkeypatch.setattr(cpu, "sequence_forward", wrong)
+    assert "kernel is wrong on this machine: in the plain scan y differs" in str(cpu.self_test())
+    cpu._self_test.cache_clear()
+
+
 def test_a_missing_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_open", lambda: "its C library is not built; reinstall")
     assert "reinstall" in str(cpu.unavailable(torch.device("cpu")))

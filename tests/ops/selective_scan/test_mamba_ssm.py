@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from medmamba_monai.errors import BackendError
+from medmamba_monai.ops.selective_scan import dispatch, portable, reference
 from medmamba_monai.ops.selective_scan import mamba_ssm as backend
-from medmamba_monai.ops.selective_scan import portable, reference
 from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
 
 from . import problems
@@ -132,20 +132,52 @@ def test_reason_when_the_kernel_was_not_built(package: ModuleType) -> None:
     assert reason is not None and "lacks its CUDA kernel" in reason and "MAMBA_KEEP_CUDA_BUILD=TRUE" in reason
 
 
-def test_reason_when_only_running_it_tells(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release that keeps its kernel elsewhere is asked by a call."""
-    del package.selective_scan_cuda
-    ones = torch.ones
-    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
-    assert backend.unavailable(CUDA) is None
+@pytest.fixture
+def here(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The stand-in runs on the CPU in the place of a GPU; what is known of the backend is forgotten."""
+    monkeypatch.setattr(backend, "_DEVICE", "cpu")
+    dispatch.unavailable.cache_clear()
+    yield package
+    dispatch.unavailable.cache_clear()
 
-    def no_kernel(*tensors: Tensor) -> None:
+
+def test_a_right_kernel_passes_the_self_test(here: ModuleType) -> None:
+    assert backend.self_test() is None
+    assert dispatch.resolve("cuda", "mamba_ssm") == "mamba_ssm"
+    del here.selective_scan_cuda  # a release that keeps its kernel elsewhere is asked by a call
+    assert backend.unavailable(CUDA) is None and backend.self_test() is None
+
+
+@pytest.mark.parametrize("spoilt", ["D", "C", "delta_bias", "last", "gradient"])
+def test_a_wrong_kernel_is_refused(spoilt: str, here: ModuleType) -> None:
+    def wrong(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, **options: Any) -> Any:
+        if spoilt in ("D", "delta_bias"):
+            options[spoilt] = options[spoilt] * 1.01
+        y, last = stand_in_scan(u, delta, A, B, C.flip(1) if spoilt == "C" else C, **options)
+        if spoilt == "gradient":
+            y = y + (u - u.detach()) * 0.01  # the same values
+        return y, last * 1.01 if spoilt == "last" else last
+
+    here.selective_scan_fn = wrong  # type: ignore[attr-defined]
+    with pytest.raises(BackendError, match="mamba-ssm is wrong on this machine: in the plain scan .* differs"):
+        dispatch.resolve("cuda", "mamba_ssm")
+
+
+def test_reason_when_only_running_it_tells(here: ModuleType) -> None:
+    def no_kernel(*tensors: Tensor, **options: Any) -> None:
         raise RuntimeError("selective_scan_cuda is not installed")
 
-    package.selective_scan_fn = no_kernel  # type: ignore[attr-defined]
-    assert "selective_scan_cuda is not installed" in str(backend.unavailable(CUDA))
-    del package.selective_scan_fn
+    here.selective_scan_fn = no_kernel  # type: ignore[attr-defined]
+    reason = backend.self_test()
+    assert reason is not None and "selective_scan_cuda is not installed" in reason and "nvcc" in reason
+    del here.selective_scan_fn
     assert "has no selective_scan_fn" in str(backend.unavailable(CUDA))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_reason_without_a_gpu(package: ModuleType) -> None:
+    """The package may be there where its GPU is not."""
+    assert "cannot run its CUDA kernel" in str(backend.self_test())
 
 
 def test_reason_when_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

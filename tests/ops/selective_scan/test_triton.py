@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -314,6 +315,32 @@ def test_planted_errors_are_seen(device: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(launch, "merge", lambda parts, dtype: merge(parts, dtype) * 1.001)
     reason = backend.self_test()
     assert reason is not None and "y differs from the reference by 1.0e-03" in reason
+
+
+def test_self_test_catches_a_wrong_plain_scan(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels whose directional scan is right may still fail at what only the plain scan has: here the first state."""
+    sequence = backend._sequence
+
+    def wrong(inputs: SequenceInputs) -> object:
+        state = inputs.initial_state
+        return sequence(inputs._replace(initial_state=None if state is None else state * 1.01))
+
+    monkeypatch.setattr(backend, "_sequence", wrong)
+    assert "kernels are wrong on this machine: in the plain scan y differs" in str(backend.self_test())
+
+
+def test_self_test_allows_products_in_tf32(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller may have allowed it for PyTorch's products, of which the backward has two; the kernels are right."""
+    backward = backend.directional_backward
+
+    def rounded(*arguments: Any, **options: Any) -> list[Tensor]:
+        grads = dict(zip(DirectionalInputs._fields, backward(*arguments, **options), strict=False))
+        for name in ("dt", "dt_weight"):
+            grads[name] = (grads[name].view(torch.int32) & ~0x1FFF).view(torch.float32)  # ten bits of the fraction
+        return list(grads.values())
+
+    monkeypatch.setattr(backend, "directional_backward", rounded)
+    assert backend.self_test() is None
 
 
 def test_self_test_says_why_kernels_do_not_run(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
