@@ -53,22 +53,90 @@ def noise(like: Tensor) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(like.dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("spatial", [(3, 4), (2, 3, 2)], ids=str)
-def test_directional_equals_the_reference(spatial: tuple[int, ...], dtype: torch.dtype, package: ModuleType) -> None:
-    inputs = problems.directional(spatial, batch=2, dtype=torch.float32)
-    inputs = inputs._replace(**{name: getattr(inputs, name).to(dtype) for name in ("u", "dt", "B", "C")})
-    truth = problems.to(inputs, torch.float64)
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-2  # it keeps a direction's step sizes and result in bfloat16
+def in_precision(inputs: DirectionalInputs, dtype: torch.dtype) -> DirectionalInputs:
+    """Activations in a precision, parameters in float32."""
+    return inputs._replace(**{name: getattr(inputs, name).to(dtype) for name in ("u", "dt", "B", "C")})
+
+
+def run(inputs: DirectionalInputs) -> list[Tensor]:
+    """The scan's result and its gradients."""
     y, saved = backend.directional_forward(inputs, True)
     assert saved.numel() == backend.directional_saved_numel(inputs) == 0
-    assert y.dtype == dtype and problems.error(y, reference.directional_scan(truth)) <= tolerance
-    grad = noise(y)
-    grads = backend.directional_backward(grad, inputs, saved)
-    expected = reference.directional_backward(grad.double(), truth, saved)
-    for name, a, b in zip(inputs._fields, grads, expected, strict=False):
-        assert a.dtype == getattr(inputs, name).dtype
-        assert problems.error(a, b) <= tolerance, name
+    got = [y, *backend.directional_backward(noise(y), inputs, saved)]
+    assert [t.dtype for t in got] == [inputs.u.dtype, *(t.dtype for t in inputs[:-1])]
+    return got
+
+
+def truth_of(inputs: DirectionalInputs, grad: Tensor) -> list[Tensor]:
+    """The same in float64, of the inputs as they are rounded."""
+    exact = problems.to(inputs, torch.float64)
+    return [reference.directional_scan(exact), *reference.directional_backward(grad.double(), exact, grad)]
+
+
+def errors(got: list[Tensor], want: list[Tensor]) -> dict[str, float]:
+    names = ("y", *DirectionalInputs._fields[:-1])
+    return {name: problems.error(a, b) for name, a, b in zip(names, got, want, strict=True)}
+
+
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("spatial", [(3, 4), (2, 3, 2)], ids=str)
+def test_directional_equals_the_reference(spatial: tuple[int, ...], dtype: torch.dtype, package: ModuleType) -> None:
+    inputs = in_precision(problems.directional(spatial, batch=2, dtype=torch.float32), dtype)
+    got = run(inputs)
+    found = errors(got, truth_of(inputs, noise(got[0])))
+    assert max(found.values()) <= TOLERANCES[dtype], found
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_strided_inputs(dtype: torch.dtype, package: ModuleType) -> None:
+    """Slices of one projection, a transposed map and gradient: the stand-in refuses what the kernel cannot read."""
+    inputs = in_precision(problems.directional((3, 4), batch=2, dtype=torch.float32), dtype)
+    dt, B, C = torch.cat([inputs.dt, inputs.B, inputs.C], dim=-1).split([2, 4, 4], dim=-1)
+    u = inputs.u.transpose(1, 2).contiguous().transpose(1, 2)
+    A, D = inputs.A.mT.contiguous().mT, inputs.D.T.contiguous().T
+    assert not any(t.is_contiguous() for t in (u, dt, B, C, A, D))
+    strided = inputs._replace(u=u, dt=dt, A=A, B=B, C=C, D=D)
+    got = run(strided)
+    grad = noise(got[0])
+    for a, b in zip(got, run(inputs), strict=True):
+        assert torch.equal(a, b) and a.is_contiguous()
+    turned = backend.directional_backward(grad.transpose(1, 2).contiguous().transpose(1, 2), strided, got[0])
+    for a, b in zip(turned, got[1:], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_small_steps(dtype: torch.dtype, package: ModuleType) -> None:
+    """Decays that stay near one."""
+    inputs = problems.directional((3, 4), batch=2, dtype=torch.float32, step_scale=0.01)
+    inputs = in_precision(inputs._replace(dt_bias=inputs.dt_bias - 6.0), dtype)
+    got = run(inputs)
+    found = errors(got, truth_of(inputs, noise(got[0])))
+    assert max(found.values()) <= TOLERANCES[dtype], found
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_large_steps(dtype: torch.dtype, package: ModuleType) -> None:
+    """Decays that underflow to zero and steps of exp(-50).
+
+    The kernel takes step sizes before their softplus in the precision of u: in bfloat16 they are right to 0.2, and what
+    follows from them is held to the truth of the steps so rounded.
+    """
+    inputs = in_precision(problems.directional((3, 4), batch=2, dtype=torch.float32, step_scale=50.0), dtype)
+    got = run(inputs)
+    weight, dt = (t.to(dtype) for t in (inputs.dt_weight, inputs.dt))
+    steps = torch.einsum("blkr,ker->blke", dt.double(), weight.double()).to(dtype)
+    assert steps.abs().max() > 100
+    as_given = inputs._replace(dt=steps, dt_weight=torch.eye(6).expand(4, -1, -1))
+    want = truth_of(as_given, noise(got[0]))
+    d_steps = want[2]
+    want[2] = torch.einsum("blke,ker->blkr", d_steps, inputs.dt_weight.double())
+    want[7] = torch.einsum("blke,blkr->ker", d_steps, inputs.dt.double())
+    found = errors(got, want)
+    assert max(found.values()) <= TOLERANCES[dtype], found
 
 
 def sequence(**options: Any) -> SequenceInputs:
