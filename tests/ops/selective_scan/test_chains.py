@@ -112,7 +112,7 @@ def test_scan_norm_and_gate(dtype: torch.dtype, device: str, monkeypatch: pytest
     scanned = reference.directional_scan(DirectionalInputs(*exact, inputs.order))
     expected = truth(scanned) * F.silu(open_[..., 6:])
     want = gradients(expected, [*exact, *truth.parameters(), open_])
-    assert max(errors_of(got, want)) <= (1e-5 if dtype == torch.float32 else 2e-2)
+    assert max(errors_of(got, want)) <= TOLERANCES[dtype]
     spoilt = reference.directional_scan(DirectionalInputs(*exact, inputs.order.flip(1)))
     other = truth(spoilt) * F.silu(open_[..., 6:])
     assert problems.error(y.detach().cpu(), other.detach()) > 3e-2  # the order matters, and would be seen
@@ -204,8 +204,8 @@ def test_a_block_under_autocast(device: str, calls: Counter[str], monkeypatch: p
     assert {n: t.dtype for n, t in got.items()} == {n: t.dtype for n, t in plain.items()}
     fused_errors, plain_errors = ([problems.error(run[n], want[n]) for n in want] for run in (got, plain))
     assert problems.error(got["y"], want["y"]) <= 1e-2
-    assert max(fused_errors) <= 4e-2  # of gradients that are sums of terms far larger than themselves
-    assert sum(fused_errors) <= sum(plain_errors) * 1.25
+    assert max(fused_errors) <= 3e-2  # gradients, of maps that are all rounded; the reference's loop has 2.2e-2
+    assert sum(fused_errors) <= sum(plain_errors) * 1.1
 
 
 def test_maps_of_more_than_2_31_numbers(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

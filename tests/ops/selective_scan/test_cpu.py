@@ -262,8 +262,9 @@ def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int,
         library.medmamba_scan_use_team(cpu._team_entry())
 
 
-def test_low_precision_inputs_keep_their_types() -> None:
-    inputs = problems.directional((7, 5), batch=2, channels=24, states=16, dtype=torch.bfloat16)
+@pytest.mark.parametrize("step_scale", [0.01, 1.0, 30.0])
+def test_low_precision_inputs_keep_their_types(step_scale: float) -> None:
+    inputs = problems.directional((7, 5), 2, channels=24, states=16, dtype=torch.bfloat16, step_scale=step_scale)
     got = run(inputs)
     assert [t.dtype for t in got] == [torch.bfloat16] * 9
     check(got, truth(inputs), 1e-2)

@@ -50,8 +50,9 @@ def test_single_precision_and_extreme_steps(step_scale: float) -> None:
     compare(inputs, 1e-5, problems.to(inputs, torch.float64))
 
 
-def test_bfloat16() -> None:
-    inputs = problems.directional((11, 7), channels=8, dtype=torch.bfloat16)
+@pytest.mark.parametrize("step_scale", [0.01, 1.0, 30.0])
+def test_bfloat16(step_scale: float) -> None:
+    inputs = problems.directional((11, 7), channels=8, dtype=torch.bfloat16, step_scale=step_scale)
     compare(inputs, 1e-2, problems.to(inputs, torch.float64))
 
 
