@@ -23,17 +23,15 @@ def device() -> str:
 
 
 def run_in_the_interpreter(file: str, selection: str) -> None:
-    """Run the selected tests of a file again, interpreted."""
-    import triton
+    """Run the selected tests of a file again, interpreted.
 
+    The interpreter of triton 3.7.1 runs with numpy 2.4; older ones may not (triton's issue 9171), and then fail here.
+    """
     if INTERPRETED:
         pytest.skip("this is the interpreter's process")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, file]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[3]
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900)
-    old = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9)
-    if "only 0-dimensional arrays can be converted" in result.stdout and old:
-        pytest.skip(f"the interpreter of triton {triton.__version__} does not run with the numpy installed here")
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout
