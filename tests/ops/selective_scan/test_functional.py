@@ -8,24 +8,36 @@ import torch.nn.functional as F
 
 from medmamba_monai.errors import ConfigError
 from medmamba_monai.ops import directional_scan, selective_scan, strides
-from medmamba_monai.ops.selective_scan import reference
+from medmamba_monai.ops.selective_scan import cpu, reference
 
 from . import problems
+
+MISSING = cpu.unavailable(torch.device("cpu"))
+CPU_BACKENDS = pytest.mark.parametrize(
+    "backend",
+    [
+        "portable",
+        pytest.param("cpu", marks=pytest.mark.skipif(MISSING is not None, reason=f"scan backend cpu: {MISSING}")),
+    ],
+)
 
 
 def leaves(inputs: problems.DirectionalInputs) -> list[torch.Tensor]:
     return [t.clone().requires_grad_() for t in inputs[:-1]] + [inputs.order]
 
 
-def test_opcheck_directional() -> None:
+@CPU_BACKENDS
+def test_opcheck_directional(backend: str) -> None:
     inputs = leaves(problems.directional((4, 5), dtype=torch.float32))
-    torch.library.opcheck(torch.ops.medmamba.directional_scan.default, (*inputs, [], "portable", True))
+    torch.library.opcheck(torch.ops.medmamba.directional_scan.default, (*inputs, [], backend, True))
 
 
-def test_opcheck_sequence() -> None:
-    inputs = problems.sequence(9, dtype=torch.float32)
-    tensors = [t.clone().requires_grad_() for t in inputs[:-1]]
-    torch.library.opcheck(torch.ops.medmamba.selective_scan.default, (*tensors, True, "portable", True))
+@CPU_BACKENDS
+@pytest.mark.parametrize("optional", [True, False])
+def test_opcheck_sequence(backend: str, optional: bool) -> None:
+    inputs = problems.sequence(9, optional=optional, dtype=torch.float32)
+    tensors = [t if t is None else t.clone().requires_grad_() for t in inputs[:-1]]
+    torch.library.opcheck(torch.ops.medmamba.selective_scan.default, (*tensors, True, backend, True))
 
 
 def test_compiles_without_graph_break() -> None:
@@ -54,10 +66,11 @@ def test_exports_as_an_operator() -> None:
     assert torch.equal(program.module()(*inputs), Scan()(*inputs))
 
 
-def test_autocast_lowers_activations_and_keeps_parameters() -> None:
+@CPU_BACKENDS
+def test_autocast_lowers_activations_and_keeps_parameters(backend: str) -> None:
     inputs = leaves(problems.directional((4, 5), dtype=torch.float32))
     with torch.autocast("cpu", torch.bfloat16):
-        y = directional_scan(*inputs, backend="portable")
+        y = directional_scan(*inputs, backend=backend)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in inputs[:-1])
@@ -66,6 +79,25 @@ def test_autocast_lowers_activations_and_keeps_parameters() -> None:
     )
     truth = reference.directional_scan(problems.to(rounded, torch.float64))
     assert problems.error(y.detach(), truth.detach()) <= 1e-2
+
+
+@CPU_BACKENDS
+def test_autocast_of_a_sequence(backend: str) -> None:
+    """u, delta, B and C are rounded; parameters and states are not, and every gradient is float32."""
+    inputs = problems.sequence(9, dtype=torch.float32)
+    tensors = [t.clone().requires_grad_() for t in inputs[:-1] if t is not None]
+    u, delta, A, B, C, D, bias, state = tensors
+    with torch.autocast("cpu", torch.bfloat16):
+        y, last = selective_scan(u, delta, A, B, C, D, None, bias, True, True, state, backend=backend)
+    assert y.dtype == torch.bfloat16
+    assert last.dtype == torch.float32
+    (y.float().sum() + last.sum()).backward()
+    assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in tensors)
+    rounded = inputs._replace(**{name: getattr(inputs, name).bfloat16() for name in ("u", "delta", "B", "C")})
+    exact = [t.double() for t in rounded[:-1] if t is not None]
+    truth, truth_last = reference.sequence_scan(problems.SequenceInputs(*exact, softplus=True))
+    assert problems.error(y.detach(), truth) <= 1e-2
+    assert problems.error(last.detach(), truth_last) <= 1e-5  # rounded parameters would be 1e-3 away
 
 
 def test_gate_and_constant_matrices_follow_mamba() -> None:
