@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,13 +17,8 @@ from medmamba_monai.ops.selective_scan import cpu, reference
 from . import problems
 
 MISSING = cpu.unavailable(torch.device("cpu"))
-CPU_BACKENDS = pytest.mark.parametrize(
-    "backend",
-    [
-        "portable",
-        pytest.param("cpu", marks=pytest.mark.skipif(MISSING is not None, reason=f"scan backend cpu: {MISSING}")),
-    ],
-)
+needs_library = pytest.mark.skipif(MISSING is not None, reason=f"scan backend cpu: {MISSING}")
+CPU_BACKENDS = pytest.mark.parametrize("backend", ["portable", pytest.param("cpu", marks=needs_library)])
 
 
 def leaves(inputs: problems.DirectionalInputs) -> list[torch.Tensor]:
@@ -108,6 +107,56 @@ def test_gate_and_constant_matrices_follow_mamba() -> None:
     repeated = matrix[None, :, :, None].expand(2, -1, -1, 7)
     truth, _ = reference.sequence_scan(plain._replace(B=repeated, C=repeated))
     assert problems.error(y, truth * F.silu(z)) <= 1e-12
+
+
+def mamba_in_numpy(  # type: ignore[no-untyped-def]
+    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, initial_state=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What mamba_ssm documents for selective_scan_fn, one number at a time: channel e reads group e // (E / G)."""
+    batch, channels, length = u.shape
+    per_group = channels // B.shape[1]
+    y, h = np.empty(u.shape), np.zeros((batch, *A.shape)) if initial_state is None else initial_state.copy()
+    for b, e, t in np.ndindex(batch, channels, length):
+        step = delta[b, e, t] + (0.0 if delta_bias is None else delta_bias[e])
+        step = math.log1p(math.exp(step)) if delta_softplus else step
+        total = 0.0 if D is None else D[e] * u[b, e, t]
+        for n in range(A.shape[1]):
+            h[b, e, n] = math.exp(step * A[e, n]) * h[b, e, n] + step * B[b, e // per_group, n, t] * u[b, e, t]
+            total += C[b, e // per_group, n, t] * h[b, e, n]
+        gate = 1.0 if z is None else z[b, e, t] / (1.0 + math.exp(-z[b, e, t]))
+        y[b, e, t] = total * gate
+    return y, h
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tolerance"),
+    [
+        ("reference", torch.float64, 1e-12),
+        ("portable", torch.float64, 1e-12),
+        pytest.param("cpu", torch.float32, 1e-5, marks=needs_library),
+    ],
+)
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("given", ["", "D", "z", "delta_bias", "initial_state", "delta_softplus", "all"])
+def test_equals_mamba_in_numpy(backend: str, dtype: torch.dtype, tolerance: float, groups: int, given: str) -> None:
+    """Groups and every optional argument, alone and together."""
+    draw = problems.sequence(11, groups=groups, states=3, softplus=given in ("delta_softplus", "all"), dtype=dtype)
+    choices = {
+        "D": draw.D,
+        "z": torch.cos(torch.arange(draw.u.numel(), dtype=dtype)).view_as(draw.u) * 3,
+        "delta_bias": torch.linspace(0.1, 0.9, 6, dtype=dtype),
+        "initial_state": draw.initial_state,
+        "delta_softplus": True,
+    }
+    options = choices if given == "all" else {name: choices[name] for name in choices if name == given}
+    y, last = selective_scan(*draw[:5], **options, return_last_state=True, backend=backend)  # type: ignore[arg-type]
+
+    def array(value: Any) -> Any:
+        return value.double().numpy() if isinstance(value, torch.Tensor) else value
+
+    want = mamba_in_numpy(*map(array, draw[:5]), **{name: array(value) for name, value in options.items()})
+    assert problems.error(y, torch.from_numpy(want[0])) <= tolerance
+    assert problems.error(last, torch.from_numpy(want[1])) <= tolerance
 
 
 def test_nothing_is_saved_without_gradients() -> None:
