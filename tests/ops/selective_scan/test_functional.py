@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,37 @@ def test_equals_mamba_in_numpy(backend: str, dtype: torch.dtype, tolerance: floa
     want = mamba_in_numpy(*map(array, draw[:5]), **{name: array(value) for name, value in options.items()})
     assert problems.error(y, torch.from_numpy(want[0])) <= tolerance
     assert problems.error(last, torch.from_numpy(want[1])) <= tolerance
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """Determinism asked for, in which mode PyTorch also hands out fresh memory filled with NaN, and three threads."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    threads = torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(3)
+    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(9).isnan().all()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@CPU_BACKENDS
+def test_two_deterministic_runs_are_equal(backend: str, deterministic: None) -> None:
+    """Of both operators, forward and backward, to the last bit, on problems large enough for several threads."""
+    inputs = leaves(problems.directional((5, 33), batch=2, channels=40, states=16, dtype=torch.float32))
+    series = problems.sequence(200, channels=36, states=16, dtype=torch.float32)
+    u, delta, A, B, C, D, bias, state = tensors = [t.requires_grad_() for t in series[:-1] if t is not None]
+
+    def run() -> list[torch.Tensor]:
+        y = directional_scan(*inputs, backend=backend)
+        first = torch.autograd.grad(y, inputs[:-1], torch.linspace(-1, 1, y.numel()).view_as(y))
+        out, last = selective_scan(u, delta, A, B, C, D, None, bias, True, True, state, backend=backend)
+        second = torch.autograd.grad((out.sin().sum() + last.square().sum()), tensors)
+        return [y, *first, out, last, *second]
+
+    for a, b in zip(run(), run(), strict=True):
+        assert torch.equal(a, b)  # NaN, where memory was not written, differs from itself
 
 
 def test_nothing_is_saved_without_gradients() -> None:
