@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ MISSING = cpu.unavailable(torch.device("cpu"))
 VARIANTS = () if MISSING else cpu.variants()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"scan backend cpu: {MISSING}")
 TOLERANCE = 1e-5
+APART = 2**30 + 16  # numbers between rows of a map full of holes: three times that is beyond 32 bits
 
 
 @pytest.fixture(params=VARIANTS)
@@ -242,6 +245,38 @@ def test_non_contiguous_inputs(simd: str, poisoned: None) -> None:
     check(run(DirectionalInputs(*moved, plain.order.T.contiguous().T)), want)
     spread = plain._replace(u=plain.u[:, :1].expand(-1, 42, -1))
     check(run(spread), truth(spread))
+
+
+@pytest.fixture
+def holes(tmp_path: Path) -> torch.UntypedStorage:
+    """Some 13 GB of address space over a file of holes, of which only the pages written exist."""
+    if sys.platform in ("win32", "darwin"):
+        pytest.skip(f"files on {sys.platform} are not sure to have holes")
+    try:
+        return torch.UntypedStorage.from_file(str(tmp_path / "holes"), shared=True, nbytes=4 * (3 * APART + 1024))
+    except RuntimeError as error:
+        pytest.skip(f"a sparse file of 13 GB cannot be mapped here: {error}")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1], ids=["batch", "pixel", "direction", "last"])
+def test_offsets_of_more_than_2_31_numbers(simd: str, holes: torch.UntypedStorage, axis: int) -> None:
+    """Four of an axis, 2^30 numbers apart: offsets of 32 bits would read somewhere else. Forward and backward."""
+    inputs = problems.directional((1, 4), batch=4, channels=4, rank=4, states=4, dtype=torch.float32)
+    begin = 0
+
+    def spread(tensor: Tensor) -> Tensor:
+        nonlocal begin
+        strides = list(torch.empty([1 if n == axis % tensor.dim() else 4 for n in range(tensor.dim())]).stride())
+        strides[axis] = APART
+        wide = torch.empty(0).set_(holes).as_strided(tensor.shape, strides, begin)
+        begin += 64
+        return wide.copy_(tensor)
+
+    grad = gradient_like(inputs.u)
+    wide = inputs._replace(**{name: spread(getattr(inputs, name)) for name in ("u", "dt", "B", "C")})
+    assert (wide.u.shape[axis] - 1) * wide.u.stride(axis) > 2**31
+    y, saved = cpu.directional_forward(wide, True)
+    check([y, *cpu.directional_backward(spread(grad), wide, saved)], truth(inputs))
 
 
 @pytest.mark.parametrize("own", [False, True])
