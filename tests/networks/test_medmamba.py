@@ -132,6 +132,17 @@ def test_scripts_and_serves_other_sizes(options: dict[str, Any]) -> None:
         assert torch.allclose(scripted(image), network(image), rtol=1e-4, atol=1e-4)
 
 
+def test_scripts_and_exports_in_bfloat16() -> None:
+    """Weights and images in bfloat16: the exported scan keeps its states in float32, too."""
+    network = sensitive(MedMamba(**SMALL)).eval().bfloat16().requires_grad_(False)
+    image = torch.rand(2, 3, 36, 32).bfloat16()
+    want = network(image)
+    for other in (torch.jit.script(network), torch.export.export(network, (image,)).module()):
+        got = other(image)
+        assert got.dtype == torch.bfloat16
+        assert (got - want).abs().max() <= 2e-2 * want.abs().max()
+
+
 def test_exports_with_dynamic_batch_in_aten_only() -> None:
     network = sensitive(MedMamba(**SMALL)).eval()
     batch = torch.export.Dim("batch", min=1, max=64)

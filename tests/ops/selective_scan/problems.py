@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -81,3 +84,16 @@ def error(result: Tensor, truth: Tensor) -> float:
 def to(inputs: DirectionalInputs, dtype: torch.dtype) -> DirectionalInputs:
     """The same problem in another dtype; the order stays."""
     return DirectionalInputs(*(t.to(dtype) for t in inputs[:-1]), order=inputs.order)
+
+
+@contextmanager
+def determinism() -> Iterator[None]:
+    """Determinism asked for, in which mode PyTorch also fills fresh memory with NaN: what is not written shows."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        ones = torch.ones(9)
+        assert torch.empty(9).isnan().all() and torch.empty_like(ones).isnan().all() and ones.new_empty(9).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

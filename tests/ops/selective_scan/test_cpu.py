@@ -65,14 +65,14 @@ def truth(inputs: DirectionalInputs) -> list[Tensor]:
 def run_sequence(inputs: SequenceInputs) -> list[Tensor | None]:
     y, last, saved = cpu.sequence_forward(inputs, True)
     assert saved.numel() == cpu.sequence_saved_numel(inputs)
-    grads = cpu.sequence_backward(gradient_like(y), gradient_like(last, 2), inputs, saved)
+    grads = cpu.sequence_backward(gradient_like(y).to(y.dtype), gradient_like(last, 2), inputs, saved)
     return [y, last, *grads]
 
 
 def truth_sequence(inputs: SequenceInputs) -> list[Tensor | None]:
     exact = SequenceInputs(*(t if t is None else t.double() for t in inputs[:-1]), softplus=inputs.softplus)
     y, last = reference.sequence_scan(exact)
-    grads = (gradient_like(y).double(), gradient_like(last, 2).double())
+    grads = (gradient_like(y).to(inputs.u.dtype).double(), gradient_like(last, 2).double())
     return [y, last, *reference.sequence_backward(*grads, exact, y.new_empty(0))]
 
 
@@ -297,13 +297,27 @@ def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int,
         library.medmamba_scan_use_team(cpu._team_entry())
 
 
-def test_low_precision_inputs_keep_their_types() -> None:
-    inputs = problems.directional((7, 5), batch=2, channels=24, states=16, dtype=torch.bfloat16)
+@pytest.mark.parametrize("spatial", [(7, 5), (3, 4, 5)], ids=str)
+def test_bfloat16(simd: str, poisoned: None, spatial: tuple[int, ...]) -> None:
+    inputs = problems.directional(spatial, batch=2, channels=24, states=16, dtype=torch.bfloat16)
     got = run(inputs)
     assert [t.dtype for t in got] == [torch.bfloat16] * 9
     check(got, truth(inputs), 1e-2)
+
+
+def test_half_precision_keeps_its_type() -> None:
     half = problems.to(problems.directional((7, 5), dtype=torch.float32), torch.float16)
     assert cpu.directional_forward(half, False)[0].dtype == torch.float16
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_bfloat16_sequence(simd: str, poisoned: None, optional: bool) -> None:
+    """The last state is float32, whatever the inputs."""
+    inputs = problems.sequence(70, channels=24, groups=3, states=5, optional=optional, dtype=torch.bfloat16)
+    got = run_sequence(inputs)
+    expected = [torch.bfloat16, torch.float32, *(None if t is None else torch.bfloat16 for t in inputs[:-1])]
+    assert [None if t is None else t.dtype for t in got] == expected
+    check(got, truth_sequence(inputs), 1e-2)
 
 
 def test_double_precision_is_kept() -> None:

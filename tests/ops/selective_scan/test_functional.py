@@ -162,15 +162,11 @@ def test_equals_mamba_in_numpy(backend: str, dtype: torch.dtype, tolerance: floa
 
 @pytest.fixture
 def deterministic() -> Iterator[None]:
-    """Determinism asked for, in which mode PyTorch also hands out fresh memory filled with NaN, and three threads."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     threads = torch.get_num_threads()
-    torch.use_deterministic_algorithms(True)
     torch.set_num_threads(3)
-    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(9).isnan().all()
-    yield
+    with problems.determinism():
+        yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @CPU_BACKENDS
