@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 import torch
 from torch import Tensor
 
 from medmamba_monai.ops import index_table
+from medmamba_monai.ops.selective_scan import cpu
 from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
 
 
@@ -97,3 +100,26 @@ def determinism() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextmanager
+def team_of_python() -> Iterator[list[int]]:
+    """Work of the C library done on threads made here, instead of PyTorch's; how many each call asked for."""
+    asked: list[int] = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    def team(function: int, data: int, threads: int, flags: int) -> None:
+        asked.append(threads)
+        work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)
+        members = [Thread(target=work, args=(data,)) for _ in range(threads)]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+
+    library = cpu.library()
+    library.medmamba_scan_use_team(ctypes.cast(team, ctypes.c_void_p))
+    try:
+        yield asked
+    finally:
+        library.medmamba_scan_use_team(cpu._team_entry())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -295,6 +295,35 @@ def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int,
                 assert torch.equal(a, b)
     finally:
         library.medmamba_scan_use_team(cpu._team_entry())
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_number_of_threads_is_that_of_pytorch(threads: None, count: int) -> None:
+    """No call asks for more or fewer; one thread is the caller's own."""
+    torch.set_num_threads(count)
+    scan = problems.directional((9, 13), batch=2, channels=70, states=16, rank=4, dtype=torch.float32)
+    series = problems.sequence(200, channels=36, states=16, dtype=torch.float32)
+    y, saved = cpu.directional_forward(scan, True)
+    out, last, states = cpu.sequence_forward(series, True)
+    calls: list[Callable[[], object]] = [
+        lambda: cpu.directional_forward(scan, False),
+        lambda: cpu.directional_backward(y, scan, saved),
+        lambda: cpu.sequence_forward(series, False),
+        lambda: cpu.sequence_backward(out, last, series, states),
+        lambda: cpu.multiply_adds(10),
+    ]
+    for call in calls:
+        with problems.team_of_python() as asked:
+            call()
+        assert set(asked) == ({count} if count > 1 else set())
+
+
+def test_a_small_scan_is_not_worth_a_second_thread(threads: None) -> None:
+    torch.set_num_threads(4)
+    inputs = problems.directional((4, 5), dtype=torch.float32)
+    with problems.team_of_python() as asked:
+        run(inputs)
+    assert asked == []
 
 
 @pytest.mark.parametrize("spatial", [(7, 5), (3, 4, 5)], ids=str)
