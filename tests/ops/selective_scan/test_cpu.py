@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ MISSING = cpu.unavailable(torch.device("cpu"))
 VARIANTS = () if MISSING else cpu.variants()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"scan backend cpu: {MISSING}")
 TOLERANCE = 1e-5
+APART = 2**30 + 16  # numbers between rows of a map full of holes: three times that is beyond 32 bits
 
 
 @pytest.fixture(params=VARIANTS)
@@ -62,14 +65,14 @@ def truth(inputs: DirectionalInputs) -> list[Tensor]:
 def run_sequence(inputs: SequenceInputs) -> list[Tensor | None]:
     y, last, saved = cpu.sequence_forward(inputs, True)
     assert saved.numel() == cpu.sequence_saved_numel(inputs)
-    grads = cpu.sequence_backward(gradient_like(y), gradient_like(last, 2), inputs, saved)
+    grads = cpu.sequence_backward(gradient_like(y).to(y.dtype), gradient_like(last, 2), inputs, saved)
     return [y, last, *grads]
 
 
 def truth_sequence(inputs: SequenceInputs) -> list[Tensor | None]:
     exact = SequenceInputs(*(t if t is None else t.double() for t in inputs[:-1]), softplus=inputs.softplus)
     y, last = reference.sequence_scan(exact)
-    grads = (gradient_like(y).double(), gradient_like(last, 2).double())
+    grads = (gradient_like(y).to(inputs.u.dtype).double(), gradient_like(last, 2).double())
     return [y, last, *reference.sequence_backward(*grads, exact, y.new_empty(0))]
 
 
@@ -284,6 +287,38 @@ def test_non_contiguous_inputs(simd: str, poisoned: None) -> None:
     check(run(spread), truth(spread))
 
 
+@pytest.fixture
+def holes(tmp_path: Path) -> torch.UntypedStorage:
+    """Some 13 GB of address space over a file of holes, of which only the pages written exist."""
+    if sys.platform == "win32":
+        pytest.skip("on Windows a file has holes only where it is made so: this one would take 13 GB of disk")
+    try:
+        return torch.UntypedStorage.from_file(str(tmp_path / "holes"), shared=True, nbytes=4 * (3 * APART + 1024))
+    except RuntimeError as error:
+        pytest.skip(f"a sparse file of 13 GB cannot be mapped here: {error}")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1], ids=["batch", "pixel", "direction", "last"])
+def test_offsets_of_more_than_2_31_numbers(simd: str, holes: torch.UntypedStorage, axis: int) -> None:
+    """Four of an axis, 2^30 numbers apart: offsets of 32 bits would read somewhere else. Forward and backward."""
+    inputs = problems.directional((1, 4), batch=4, channels=4, rank=4, states=4, dtype=torch.float32)
+    begin = 0
+
+    def spread(tensor: Tensor) -> Tensor:
+        nonlocal begin
+        strides = list(torch.empty([1 if n == axis % tensor.dim() else 4 for n in range(tensor.dim())]).stride())
+        strides[axis] = APART
+        wide = torch.empty(0).set_(holes).as_strided(tensor.shape, strides, begin)
+        begin += 64
+        return wide.copy_(tensor)
+
+    grad = gradient_like(inputs.u)
+    wide = inputs._replace(**{name: spread(getattr(inputs, name)) for name in ("u", "dt", "B", "C")})
+    assert (wide.u.shape[axis] - 1) * wide.u.stride(axis) > 2**31
+    y, saved = cpu.directional_forward(wide, True)
+    check([y, *cpu.directional_backward(spread(grad), wide, saved)], truth(inputs))
+
+
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize(("batch", "channels"), [(2, 70), (1, 20)])
 def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int, channels: int) -> None:
@@ -302,13 +337,56 @@ def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int,
         library.medmamba_scan_use_team(cpu._team_entry())
 
 
-def test_low_precision_inputs_keep_their_types() -> None:
-    inputs = problems.directional((7, 5), batch=2, channels=24, states=16, dtype=torch.bfloat16)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_number_of_threads_is_that_of_pytorch(threads: None, count: int) -> None:
+    """No call asks for more or fewer; one thread is the caller's own."""
+    torch.set_num_threads(count)
+    scan = problems.directional((9, 13), batch=2, channels=70, states=16, rank=4, dtype=torch.float32)
+    series = problems.sequence(200, channels=36, states=16, dtype=torch.float32)
+    y, saved = cpu.directional_forward(scan, True)
+    out, last, states = cpu.sequence_forward(series, True)
+    calls: list[Callable[[], object]] = [
+        lambda: cpu.directional_forward(scan, False),
+        lambda: cpu.directional_backward(y, scan, saved),
+        lambda: cpu.sequence_forward(series, False),
+        lambda: cpu.sequence_backward(out, last, series, states),
+        lambda: cpu.multiply_adds(10),
+    ]
+    for call in calls:
+        with problems.team_of_python() as asked:
+            call()
+        assert set(asked) == ({count} if count > 1 else set())
+
+
+def test_a_small_scan_is_not_worth_a_second_thread(threads: None) -> None:
+    torch.set_num_threads(4)
+    inputs = problems.directional((4, 5), dtype=torch.float32)
+    with problems.team_of_python() as asked:
+        run(inputs)
+    assert asked == []
+
+
+@pytest.mark.parametrize("spatial", [(7, 5), (3, 4, 5)], ids=str)
+def test_bfloat16(simd: str, poisoned: None, spatial: tuple[int, ...]) -> None:
+    inputs = problems.directional(spatial, batch=2, channels=24, states=16, dtype=torch.bfloat16)
     got = run(inputs)
     assert [t.dtype for t in got] == [torch.bfloat16] * 9
     check(got, truth(inputs), 1e-2)
+
+
+def test_half_precision_keeps_its_type() -> None:
     half = problems.to(problems.directional((7, 5), dtype=torch.float32), torch.float16)
     assert cpu.directional_forward(half, False)[0].dtype == torch.float16
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_bfloat16_sequence(simd: str, poisoned: None, optional: bool) -> None:
+    """The last state is float32, whatever the inputs."""
+    inputs = problems.sequence(70, channels=24, groups=3, states=5, optional=optional, dtype=torch.bfloat16)
+    got = run_sequence(inputs)
+    expected = [torch.bfloat16, torch.float32, *(None if t is None else torch.bfloat16 for t in inputs[:-1])]
+    assert [None if t is None else t.dtype for t in got] == expected
+    check(got, truth_sequence(inputs), 1e-2)
 
 
 def test_double_precision_is_kept() -> None:

@@ -16,6 +16,8 @@ from medmamba_monai.errors import BackendError, ConfigError
 from medmamba_monai.ops.selective_scan import cpu, packed
 from medmamba_monai.ops.selective_scan.packed_patches import PackedMerging
 
+from . import problems
+
 MISSING = cpu.unavailable(torch.device("cpu"))
 needs_library = pytest.mark.skipif(MISSING is not None, reason=f"C library: {MISSING}")
 
@@ -130,6 +132,20 @@ def test_chains_may_be_used_by_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for got, expected in zip(pool.map(chain, maps * 4), want * 4, strict=True):
             assert torch.equal(got, expected)
+
+
+@needs_library
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_number_of_threads_is_that_of_pytorch(count: int) -> None:
+    chain, x = packed.PackedChain([merging(), optimized_block()]), torch.randn(2, 40, 40, 16)
+    want, before = chain(x), torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with problems.team_of_python() as asked:
+            assert torch.equal(chain(x), want)
+    finally:
+        torch.set_num_threads(before)
+    assert set(asked) == ({count} if count > 1 else set())
 
 
 def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
