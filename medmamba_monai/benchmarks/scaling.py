@@ -7,11 +7,8 @@ time is printed. Imports networks; matplotlib for the plot.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import math
 import multiprocessing
-import resource
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +17,7 @@ import torch
 
 from ..networks import create
 from ..ops.selective_scan import dispatch
+from . import memory
 from .machine import append_rows, describe
 from .network import check_optimized
 from .scan import check_parity
@@ -27,18 +25,20 @@ from .timing import measure
 
 __all__ = ["Point", "add_arguments", "measure_size", "run", "slope"]
 
-_STATUS = Path("/proc/self/status")
 _SIDES = {2: (128, 192, 256, 384, 512, 768, 1024), 3: (32, 48, 64, 96, 128)}
 
 
 class Point(NamedTuple):
-    """One size: pixels or voxels, median time in ms, and peak memory in MB beyond the process before inference."""
+    """One size: pixels or voxels, median time in ms, and peak memory in MB beyond the process before inference.
+
+    The memory is None where the system does not tell it.
+    """
 
     spatial_dims: int
     side: int
     pixels: int
     milliseconds: float
-    megabytes: float
+    megabytes: float | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_parity(dispatch.resolve("cpu"))
     for spatial_dims in _SIDES:
         check_optimized(create(arguments.preset, spatial_dims=spatial_dims, num_classes=2))
+    unmeasurable = memory.unmeasurable()
+    if unmeasurable is not None:
+        print(f"peak memory is not measured: {unmeasurable}")
     points = []
     context = multiprocessing.get_context("spawn")
     for spatial_dims, sides in _SIDES.items():
@@ -61,7 +64,9 @@ def run(arguments: argparse.Namespace) -> None:
             with context.Pool(1) as pool:
                 measured = (arguments.preset, spatial_dims, side, arguments.threads, arguments.seconds)
                 points.append(pool.apply(measure_size, measured))
-            print(f"  {spatial_dims}-D, side {side}: {points[-1].milliseconds:.0f} ms, {points[-1].megabytes:.0f} MB")
+            peak = points[-1].megabytes
+            beside = "" if peak is None else f", {peak:.0f} MB"
+            print(f"  {spatial_dims}-D, side {side}: {points[-1].milliseconds:.0f} ms{beside}")
     arguments.out.unlink(missing_ok=True)
     rows = [{"preset": arguments.preset, "threads": arguments.threads, **p._asdict(), **describe()} for p in points]
     append_rows(arguments.out, rows)
@@ -75,10 +80,11 @@ def measure_size(preset: str, spatial_dims: int, side: int, threads: int, second
     torch.set_num_threads(threads)
     network = create(preset, spatial_dims=spatial_dims, in_channels=1, num_classes=2).eval().optimize_for_inference()
     image = torch.rand((1, 1) + (side,) * spatial_dims)
-    idle = _reset_peak()
+    idle = None if memory.unmeasurable() else memory.reset_peak()
     with torch.inference_mode():
         timing = measure(lambda: network(image), seconds)
-    return Point(spatial_dims, side, side**spatial_dims, timing.median, _peak_megabytes() - idle)
+    peak = None if idle is None else memory.peak_megabytes() - idle
+    return Point(spatial_dims, side, side**spatial_dims, timing.median, peak)
 
 
 def slope(points: list[Point]) -> float:
@@ -93,29 +99,6 @@ def slope(points: list[Point]) -> float:
     return round(float(np.polyfit(pixels, times, 1)[0]), 6)
 
 
-def _reset_peak() -> float:
-    """Forget the peak of the imports, where Linux lets us, and return the memory in use; elsewhere the peak so far."""
-    if not _STATUS.exists():
-        return _peak_megabytes()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # what was freed and kept would hide what is used next
-    if trim is not None:
-        trim(0)
-    _STATUS.with_name("clear_refs").write_text("5", encoding="ascii")
-    return _status_megabytes("VmRSS")
-
-
-def _peak_megabytes() -> float:
-    if _STATUS.exists():
-        return _status_megabytes("VmHWM")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def _status_megabytes(entry: str) -> float:
-    lines = _STATUS.read_text(encoding="utf-8").splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{entry}:"))
-
-
 def _plot(points: list[Point], preset: str, path: Path) -> None:
     import matplotlib
 
@@ -128,7 +111,8 @@ def _plot(points: list[Point], preset: str, path: Path) -> None:
         pixels = [p.pixels for p in chosen]
         label = f"{spatial_dims}-D"
         left.loglog(pixels, [p.milliseconds for p in chosen], marker=marker, label=label)
-        right.loglog(pixels, [max(p.megabytes, 1.0) for p in chosen], marker=marker, label=label)
+        known = [(p.pixels, max(p.megabytes, 1.0)) for p in chosen if p.megabytes is not None]
+        right.loglog([x for x, _ in known], [y for _, y in known], marker=marker, label=label)
     flat = [p for p in points if p.spatial_dims == 2]
     left.loglog(
         [flat[0].pixels, flat[-1].pixels],
@@ -138,7 +122,9 @@ def _plot(points: list[Point], preset: str, path: Path) -> None:
         label="slope 1",
     )
     left.set(xlabel="pixels or voxels", ylabel="ms an image", title=f"MedMamba {preset}, inference, CPU")
-    right.set(xlabel="pixels or voxels", ylabel="MB beyond the weights", title="Peak memory")
+    measured = all(p.megabytes is not None for p in points)
+    title = "Peak memory" if measured else "Peak memory: not measured"
+    right.set(xlabel="pixels or voxels", ylabel="MB beyond the weights", title=title)
     left.legend()
     right.legend()
     figure.savefig(path, dpi=110)

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 import pytest
+import torch
 
-from medmamba_monai.benchmarks import scaling
+from medmamba_monai.benchmarks import memory, scaling
 from medmamba_monai.benchmarks.machine import read_rows
 
 
@@ -26,3 +27,12 @@ def test_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert all(float(row["milliseconds"]) > 0 for row in rows)
     assert all(float(row["megabytes"]) > 1 for row in rows)
     assert (tmp_path / "scaling.png").stat().st_size > 5000
+
+
+def test_without_a_peak_the_rest_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "unmeasurable", lambda: "psutil is not installed")
+    point = scaling.measure_size("nano", 2, 64, torch.get_num_threads(), 0.0)
+    assert point.milliseconds > 0
+    assert point.megabytes is None
+    scaling._plot([point], "nano", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
