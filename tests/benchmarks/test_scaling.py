@@ -12,6 +12,9 @@ import torch
 from medmamba_monai.benchmarks import memory, scaling
 from medmamba_monai.benchmarks.machine import read_rows
 from medmamba_monai.benchmarks.timing import Timing
+from medmamba_monai.errors import BackendError
+from medmamba_monai.ops.selective_scan import dispatch
+from tests.benchmarks.parity import refused_table, spoil_backward, spoil_optimized
 
 
 def test_slope_of_a_square() -> None:
@@ -60,3 +63,19 @@ def test_without_a_peak_the_rest_is_shown(tmp_path: Path, monkeypatch: pytest.Mo
     assert point.megabytes is None
     scaling._plot([point], "nano", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("planted", ["scan", "optimized network"])
+def test_no_speed_while_parity_is_red(
+    planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if planted == "scan":
+        spoil_backward(dispatch.load(dispatch.resolve("cpu")), monkeypatch)
+    else:
+        spoil_optimized(monkeypatch)
+    out = refused_table(tmp_path)
+    with pytest.raises(BackendError, match="no speed is reported"):
+        scaling.run(argparse.Namespace(preset="nano", threads=1, seconds=0.0, out=out))
+    assert out.read_text(encoding="utf-8") == "of an earlier run"
+    assert not out.with_suffix(".png").exists()
+    assert capsys.readouterr().out == ""
