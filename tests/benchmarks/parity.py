@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from medmamba_monai.benchmarks import released_flow
 from medmamba_monai.networks import MedMamba
-from medmamba_monai.ops.selective_scan.contract import ScanBackend
+from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, ScanBackend
 
 
 def spoil_backward(module: ScanBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +22,17 @@ def spoil_backward(module: ScanBackend, monkeypatch: pytest.MonkeyPatch) -> None
         return (du, ddt, dA, dB * 1.0001, *rest)
 
     monkeypatch.setattr(module, "directional_backward", wrong)
+
+
+def spoil_released_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the gradients of the baseline wrong by a thousandth, its output right."""
+    flow = released_flow.directional_scan
+
+    def wrong(inputs: DirectionalInputs) -> torch.Tensor:
+        y = flow(inputs)
+        return y.detach() + 1.001 * (y - y.detach())
+
+    monkeypatch.setattr(released_flow, "directional_scan", wrong)
 
 
 def spoil_optimized(monkeypatch: pytest.MonkeyPatch) -> None:

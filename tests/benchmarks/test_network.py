@@ -13,7 +13,7 @@ from medmamba_monai.benchmarks.machine import read_rows
 from medmamba_monai.errors import BackendError
 from medmamba_monai.networks import MedMamba
 from medmamba_monai.ops.selective_scan import dispatch
-from tests.benchmarks.parity import refused_table, spoil_backward, spoil_optimized
+from tests.benchmarks.parity import refused_table, spoil_backward, spoil_optimized, spoil_released_flow
 
 
 def test_released_flow_computes_the_same() -> None:
@@ -34,12 +34,14 @@ def test_a_wrong_optimized_network_is_refused(monkeypatch: pytest.MonkeyPatch) -
         network.check_optimized(plain)
 
 
-@pytest.mark.parametrize("backend", ["portable", "chosen"])
+@pytest.mark.parametrize("scan", ["portable", "chosen", "released flow"])
 def test_no_speed_while_a_scan_is_wrong(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = dispatch.load(dispatch.resolve("cpu") if backend == "chosen" else backend)
-    spoil_backward(module, monkeypatch)
+    if scan == "released flow":
+        spoil_released_flow(monkeypatch)
+    else:
+        spoil_backward(dispatch.load(dispatch.resolve("cpu") if scan == "chosen" else scan), monkeypatch)
     out = refused_table(tmp_path)
     arguments = argparse.Namespace(preset="nano", size=64, threads=1, train_batch=2, seconds=0.0, out=out)
     with pytest.raises(BackendError, match="no speed is reported"):
