@@ -451,6 +451,17 @@ def test_other_devices_and_instruction_sets_are_refused(monkeypatch: pytest.Monk
         cpu.variant()
 
 
+def test_built_instruction_sets_hold_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ["avx512", "avx2", "portable"]  # best first
+    assert [name for name in known if name in cpu.built()] == list(cpu.built())
+    assert [name for name in cpu.built() if name in cpu.variants()] == list(cpu.variants())
+    assert cpu.built()[-1] == cpu.variants()[-1] == "portable"
+    cpu.built.cache_clear()
+    monkeypatch.setattr(cpu, "library", object)  # without that entry
+    with pytest.raises(BackendError, match="built from older sources.*reinstall medmamba_monai"):
+        cpu.built()
+
+
 def test_self_test_passes_and_catches_a_wrong_kernel(simd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu._self_test.cache_clear()
     assert cpu.self_test() is None
