@@ -56,8 +56,8 @@ def report() -> tuple[str, bool]:
     if variable:
         lines.append(f"{dispatch.ENVIRONMENT_VARIABLE}={variable}")
     healthy = True
-    for device in _devices():
-        lines.append(f"Scan backends on {device}:")
+    for device, names in _devices().items():
+        lines.append(f"Scan backends on {device}{''.join(f', {name}' for name in names)}:")
         try:
             lines += [f"  {line}" for line in explain(device).splitlines()]
         except MedMambaError as error:
@@ -68,14 +68,19 @@ def report() -> tuple[str, bool]:
 
 
 def _instruction_sets() -> str:
-    """The instruction set the C library uses, and the others that run here."""
+    """The instruction set the C library uses, the others that run here, and those that were built but do not."""
     reason = cpu.unavailable(torch.device("cpu"))
     if reason is not None:
         return reason
     try:
-        return f"uses {cpu.variant()}, of {', '.join(cpu.variants())}; {cpu.SIMD_VARIABLE} names another"
+        runs = cpu.variants()
+        line = f"uses {cpu.variant()}, of {', '.join(runs)}"
+        idle = [name for name in cpu.built() if name not in runs]
     except MedMambaError as error:
         return str(error)
+    if idle:
+        line += f" ({', '.join(idle)}: built, not supported by this processor)"
+    return f"{line}; {cpu.SIMD_VARIABLE} names another"
 
 
 def _version(name: str) -> str:
@@ -85,10 +90,13 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _devices() -> list[str]:
-    devices = ["cpu"]
-    if torch.cuda.is_available():
-        devices.append("cuda")
+def _devices() -> dict[str, list[str]]:
+    """Kinds of devices found, and the names of those of each kind; the processor is described on a line of its own."""
+    devices: dict[str, list[str]] = {"cpu": []}
+    if torch.cuda.is_available():  # also AMD's GPUs, by ROCm
+        devices["cuda"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    if torch.xpu.is_available():
+        devices["xpu"] = [torch.xpu.get_device_name(number) for number in range(torch.xpu.device_count())]
     if torch.backends.mps.is_available():
-        devices.append("mps")
+        devices["mps"] = [torch.backends.mps.get_name()]
     return devices

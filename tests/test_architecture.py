@@ -26,6 +26,7 @@ LAYERS = [
 ALLOWED = {("__init__", "errors"), ("__init__", "networks"), ("__init__", "registration"), ("cli", "__init__")}
 NEVER = {"einops", "timm", "pickle5"}
 LIGHT = {"errors", "ops", "networks", "registration", "__init__"}
+UNIX = {"fcntl", "grp", "pwd", "resource", "termios"}  # Windows goes without them
 HEAVY = {"monai", "mlflow", "matplotlib", "pydicom", "triton", "sklearn", "ignite", "nibabel", "mamba_ssm"}
 
 
@@ -63,6 +64,8 @@ def violations(path: Path) -> list[str]:
         first, *rest = name.split(".")
         if first in NEVER:
             wrong.append(f"imports {name}")
+        if first in UNIX and at_top:
+            wrong.append(f"imports {name}, which not every system has")
         on_request = path.parent.name == "kernels"  # loaded by the backend that was asked for
         if first in HEAVY and here in LIGHT and not on_request and (at_top or first == "monai"):
             wrong.append(f"imports {name} in a light part")
@@ -94,6 +97,7 @@ def test_imports_point_down(path: Path) -> None:
         ("data/splits.py", "from ..handlers import CheckpointHandler"),
         ("errors.py", "from .ops import explain"),
         ("engines/step.py", "import einops"),
+        ("benchmarks/scaling.py", "import resource"),
     ],
 )
 def test_a_planted_import_is_seen(place: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from ..ops.selective_scan import dispatch, reference
 from ..ops.selective_scan.contract import DirectionalInputs
 from . import gpu, released_flow
 from .machine import append_rows, describe
-from .scan import check_parity
+from .scan import check_parity, check_released_flow
 from .timing import Timing, measure_together
 
 __all__ = ["add_arguments", "check_optimized", "contestants", "run", "with_released_flow"]
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     backend = dispatch.resolve("cpu")
     for name in {backend, "portable"}:
         check_parity(name)
+    check_released_flow()
     check_optimized(create(arguments.preset, num_classes=6))
     before = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)

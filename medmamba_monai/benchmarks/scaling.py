@@ -7,11 +7,8 @@ time is printed. Imports networks; matplotlib for the plot.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import math
 import multiprocessing
-import resource
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,25 +17,28 @@ import torch
 
 from ..networks import create
 from ..ops.selective_scan import dispatch
+from . import memory
 from .machine import append_rows, describe
 from .network import check_optimized
 from .scan import check_parity
-from .timing import measure
+from .timing import Timing, measure
 
 __all__ = ["Point", "add_arguments", "measure_size", "run", "slope"]
 
-_STATUS = Path("/proc/self/status")
 _SIDES = {2: (128, 192, 256, 384, 512, 768, 1024), 3: (32, 48, 64, 96, 128)}
 
 
 class Point(NamedTuple):
-    """One size: pixels or voxels, median time in ms, and peak memory in MB beyond the process before inference."""
+    """One size: pixels or voxels, time, and peak memory in MB beyond the process before inference.
+
+    The memory is None where the system does not tell it.
+    """
 
     spatial_dims: int
     side: int
     pixels: int
-    milliseconds: float
-    megabytes: float
+    timing: Timing
+    megabytes: float | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_parity(dispatch.resolve("cpu"))
     for spatial_dims in _SIDES:
         check_optimized(create(arguments.preset, spatial_dims=spatial_dims, num_classes=2))
+    unmeasurable = memory.unmeasurable()
+    if unmeasurable is not None:
+        print(f"peak memory is not measured: {unmeasurable}")
     points = []
     context = multiprocessing.get_context("spawn")
     for spatial_dims, sides in _SIDES.items():
@@ -61,10 +64,12 @@ def run(arguments: argparse.Namespace) -> None:
             with context.Pool(1) as pool:
                 measured = (arguments.preset, spatial_dims, side, arguments.threads, arguments.seconds)
                 points.append(pool.apply(measure_size, measured))
-            print(f"  {spatial_dims}-D, side {side}: {points[-1].milliseconds:.0f} ms, {points[-1].megabytes:.0f} MB")
+            print(f"  {_line(points[-1])}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(arguments.threads)  # as in the processes that measured: the description names them
     arguments.out.unlink(missing_ok=True)
-    rows = [{"preset": arguments.preset, "threads": arguments.threads, **p._asdict(), **describe()} for p in points]
-    append_rows(arguments.out, rows)
+    append_rows(arguments.out, [_row(arguments, point) for point in points])
+    torch.set_num_threads(before)
     large = [p for p in points if p.spatial_dims == 2 and p.side >= 256]
     print(f"log-log slope of time against pixels, 256 to 1024 squared: {slope(large):.3f}")
     _plot(points, arguments.preset, arguments.out.with_suffix(".png"))
@@ -75,45 +80,45 @@ def measure_size(preset: str, spatial_dims: int, side: int, threads: int, second
     torch.set_num_threads(threads)
     network = create(preset, spatial_dims=spatial_dims, in_channels=1, num_classes=2).eval().optimize_for_inference()
     image = torch.rand((1, 1) + (side,) * spatial_dims)
-    idle = _reset_peak()
+    idle = None if memory.unmeasurable() else memory.reset_peak()
     with torch.inference_mode():
         timing = measure(lambda: network(image), seconds)
-    return Point(spatial_dims, side, side**spatial_dims, timing.median, _peak_megabytes() - idle)
+    peak = None if idle is None else memory.peak_megabytes() - idle
+    return Point(spatial_dims, side, side**spatial_dims, timing, peak)
 
 
 def slope(points: list[Point]) -> float:
-    """Slope of log time against log pixels, by least squares.
+    """Slope of log median time against log pixels, by least squares.
 
     Example:
-        >>> slope([Point(2, 10, 100, 1.0, 0.0), Point(2, 20, 400, 4.0, 0.0)])
+        >>> slope([Point(2, 10, 100, Timing(1.0, 0.9, 1.2, 3), 0.0), Point(2, 20, 400, Timing(4.0, 3.9, 4.1, 3), 0.0)])
         1.0
     """
     pixels = [math.log(p.pixels) for p in points]
-    times = [math.log(p.milliseconds) for p in points]
+    times = [math.log(p.timing.median) for p in points]
     return round(float(np.polyfit(pixels, times, 1)[0]), 6)
 
 
-def _reset_peak() -> float:
-    """Forget the peak of the imports, where Linux lets us, and return the memory in use; elsewhere the peak so far."""
-    if not _STATUS.exists():
-        return _peak_megabytes()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # what was freed and kept would hide what is used next
-    if trim is not None:
-        trim(0)
-    _STATUS.with_name("clear_refs").write_text("5", encoding="ascii")
-    return _status_megabytes("VmRSS")
+def _line(point: Point) -> str:
+    median, low, high, _ = point.timing
+    beside = "" if point.megabytes is None else f", {point.megabytes:.0f} MB"
+    return f"{point.spatial_dims}-D, side {point.side}: {median:.0f} ms, quartiles {low:.0f} to {high:.0f}{beside}"
 
 
-def _peak_megabytes() -> float:
-    if _STATUS.exists():
-        return _status_megabytes("VmHWM")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def _status_megabytes(entry: str) -> float:
-    lines = _STATUS.read_text(encoding="utf-8").splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{entry}:"))
+def _row(arguments: argparse.Namespace, point: Point) -> dict[str, object]:
+    timing = point.timing
+    return {
+        "preset": arguments.preset,
+        "threads": arguments.threads,
+        "spatial_dims": point.spatial_dims,
+        "side": point.side,
+        "pixels": point.pixels,
+        "median_ms": f"{timing.median:.1f}",
+        "quartiles_ms": f"{timing.low:.1f} {timing.high:.1f}",
+        "calls": timing.calls,
+        "megabytes": "" if point.megabytes is None else f"{point.megabytes:.1f}",
+        **describe(),
+    }
 
 
 def _plot(points: list[Point], preset: str, path: Path) -> None:
@@ -127,18 +132,25 @@ def _plot(points: list[Point], preset: str, path: Path) -> None:
         chosen = [p for p in points if p.spatial_dims == spatial_dims]
         pixels = [p.pixels for p in chosen]
         label = f"{spatial_dims}-D"
-        left.loglog(pixels, [p.milliseconds for p in chosen], marker=marker, label=label)
-        right.loglog(pixels, [max(p.megabytes, 1.0) for p in chosen], marker=marker, label=label)
+        times = [p.timing for p in chosen]
+        spread = [[t.median - t.low for t in times], [t.high - t.median for t in times]]
+        left.errorbar(pixels, [t.median for t in times], yerr=spread, marker=marker, capsize=3, label=label)
+        known = [(p.pixels, max(p.megabytes, 1.0)) for p in chosen if p.megabytes is not None]
+        right.loglog([x for x, _ in known], [y for _, y in known], marker=marker, label=label)
     flat = [p for p in points if p.spatial_dims == 2]
     left.loglog(
         [flat[0].pixels, flat[-1].pixels],
-        [flat[-1].milliseconds * flat[0].pixels / flat[-1].pixels, flat[-1].milliseconds],
+        [flat[-1].timing.median * flat[0].pixels / flat[-1].pixels, flat[-1].timing.median],
         "k--",
         linewidth=1,
         label="slope 1",
     )
-    left.set(xlabel="pixels or voxels", ylabel="ms an image", title=f"MedMamba {preset}, inference, CPU")
-    right.set(xlabel="pixels or voxels", ylabel="MB beyond the weights", title="Peak memory")
+    left.set(
+        xlabel="pixels or voxels", ylabel="ms an image, with quartiles", title=f"MedMamba {preset}, inference, CPU"
+    )
+    measured = all(p.megabytes is not None for p in points)
+    title = "Peak memory" if measured else "Peak memory: not measured"
+    right.set(xlabel="pixels or voxels", ylabel="MB beyond the weights", title=title)
     left.legend()
     right.legend()
     figure.savefig(path, dpi=110)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..errors import BackendError
 from ..ops import index_table
@@ -33,6 +34,8 @@ _OPERATIONS = 12.5
 _FLOOR = "floor: multiply-adds alone"
 # Trained networks' step sizes differ by about a percent from pixel to pixel, which the C kernel makes use of; those of
 # the other rows, and the floor's exponentials, are for inputs of any kind.
+_RELEASED = "released flow, reference loop"
+_LARGEST_TRAINED = 196  # pixels; the loop's autograd takes time with their square
 _STEADY, _MOVE = "cpu, steps that hardly change", 0.01
 
 
@@ -52,7 +55,7 @@ def problem(
     order = index_table("cross", (side, side))
     k, length = order.shape
 
-    def draw(*shape: int) -> torch.Tensor:
+    def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     dt, B, C = draw(batch, length, k, rank + 2 * _STATES).split([rank, _STATES, _STATES], dim=-1)
@@ -74,20 +77,40 @@ def check_parity(backend: str) -> None:
 
 
 def _check_parity(backend: str, single: DirectionalInputs) -> None:
-    double = DirectionalInputs._make(t.double() if t.is_floating_point() else t for t in single)
     module = dispatch.load(backend)
     y, saved = module.directional_forward(single, True)
+    _compare(f"backend {backend!r}", single, y, lambda grad: module.directional_backward(grad, single, saved))
+
+
+def check_released_flow() -> None:
+    """Compare output and gradients of the baseline with the reference in float64 on a small map.
+
+    Raises:
+        BackendError: when they differ by more than 1e-5 of the largest value.
+    """
+    single = problem(9, 24, 2, 2)
+    leaves = _leaves(single)
+    y = released_flow.directional_scan(leaves)
+    _compare("the released flow", single, y.detach(), lambda grad: torch.autograd.grad(y, leaves[:-1], grad))
+
+
+def _compare(name: str, single: DirectionalInputs, y: Tensor, backward: Callable[[Tensor], Iterable[Tensor]]) -> None:
+    double = DirectionalInputs._make(t.double() if t.is_floating_point() else t for t in single)
     truth = reference.directional_scan(double)
+    # weights that differ from pixel to pixel, so that a swap of pixels shows
+    grad = torch.randn(truth.shape, generator=torch.Generator().manual_seed(1), dtype=truth.dtype)
+    saved = torch.empty(0)  # the reference keeps nothing
     pairs = [(y, truth)]
-    grad = torch.ones_like(truth)
-    pairs += zip(
-        module.directional_backward(grad.to(y.dtype), single, saved),
-        reference.directional_backward(grad, double, saved),
-        strict=True,
-    )
+    pairs += zip(backward(grad.to(y.dtype)), reference.directional_backward(grad, double, saved), strict=True)
     worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
     if not worst <= _PARITY:
-        raise BackendError(f"backend {backend!r} differs from the reference by {worst:.1e}; no speed is reported")
+        raise BackendError(f"{name} differs from the reference by {worst:.1e}; no speed is reported")
+
+
+def _leaves(inputs: DirectionalInputs) -> DirectionalInputs:
+    """Copies of the inputs that ask for gradients."""
+    *tensors, order = inputs
+    return DirectionalInputs(*[*(t.clone().requires_grad_() for t in tensors), order])
 
 
 def floor_rounds(inputs: DirectionalInputs) -> int:
@@ -103,32 +126,50 @@ def _both_ways(name: str, inputs: DirectionalInputs) -> None:
     module.directional_backward(y, inputs, saved)
 
 
+def _released_both_ways(leaves: DirectionalInputs) -> None:
+    y = released_flow.directional_scan(leaves)
+    torch.autograd.grad(y, leaves[:-1], torch.ones_like(y))
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print ratios and write the table anew."""
     usable = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, "cpu") is None]
     for name in usable:
         check_parity(name)
+    check_released_flow()
     arguments.out.unlink(missing_ok=True)
     before = torch.get_num_threads()
     for threads in arguments.threads:
         torch.set_num_threads(threads)
-        totals: dict[str, float] = {}
+        stages: list[dict[str, Timing]] = []
         for stage, (side, channels, rank) in enumerate(STAGES, start=1):
             inputs = problem(side, channels, rank, arguments.batch)
             calls = _contestants(usable, inputs)
             if "cpu" in usable:
                 steady = problem(side, channels, rank, arguments.batch, move=_MOVE)
                 calls[_STEADY] = partial(dispatch.load("cpu").directional_forward, steady, False)
-            timings = measure_together(calls, arguments.seconds)
-            append_rows(arguments.out, _rows(stage, inputs, threads, timings))
-            for name, timing in timings.items():
-                totals[name] = totals.get(name, 0.0) + timing.median
-        print(f"{threads} thread(s), batch {arguments.batch}: sum over the four stages, forward")
-        for name, total in totals.items():
-            beside = f"   {total / totals[_FLOOR]:6.2f} x floor" if _FLOOR in totals and _has_floor(name) else ""
-            print(f"  {name:<28} {total:9.1f} ms   {totals['reference'] / total:8.1f} x reference{beside}")
+            stages.append(measure_together(calls, arguments.seconds))
+            append_rows(arguments.out, _rows(stage, inputs, threads, stages[-1]))
+        print(f"{threads} thread(s), batch {arguments.batch}: sum over the stages")
+        print("\n".join(_totals(stages)))
     torch.set_num_threads(before)
     gpu.report("scan", arguments.out.with_name("gpu.csv"), arguments.seconds)
+
+
+def _totals(stages: Sequence[dict[str, Timing]]) -> list[str]:
+    """A line for each row: the sum over the stages it was measured on, and ratios over the same stages."""
+    lines = []
+    for name in dict.fromkeys(name for timings in stages for name in timings):
+        measured = [number for number, timings in enumerate(stages) if name in timings]
+        total, loop = (sum(stages[number][row].median for number in measured) for row in (name, "reference"))
+        line = f"  {name:<48} {total:9.1f} ms   {loop / total:8.1f} x reference"
+        if _FLOOR in stages[0] and _has_floor(name):
+            line += f"   {total / sum(stages[number][_FLOOR].median for number in measured):6.2f} x floor"
+        if len(measured) < len(stages):
+            plural = "s" if len(measured) > 1 else ""
+            line += f"   (stage{plural} {', '.join(str(number + 1) for number in measured)} alone)"
+        lines.append(line)
+    return lines
 
 
 def _has_floor(name: str) -> bool:
@@ -137,9 +178,9 @@ def _has_floor(name: str) -> bool:
 
 
 def _contestants(usable: list[str], inputs: DirectionalInputs) -> dict[str, Callable[[], object]]:
-    calls: dict[str, Callable[[], object]] = {
-        "released flow, reference loop": partial(released_flow.directional_scan, inputs)
-    }
+    calls: dict[str, Callable[[], object]] = {_RELEASED: partial(released_flow.directional_scan, inputs)}
+    if inputs.u.shape[1] <= _LARGEST_TRAINED:
+        calls[f"{_RELEASED} forward + backward"] = partial(_released_both_ways, _leaves(inputs))
     if cpu.unavailable(inputs.u.device) is None:
         calls[_FLOOR] = partial(cpu.multiply_adds, floor_rounds(inputs))
     for name in usable:

@@ -105,7 +105,7 @@ class PackedModule(nn.Module):
 
 
 class PackedStage(Stage):
-    """A stage whose parts are all packed and, while nobody watches them by hooks, applied in one call.
+    """A stage whose parts are all packed and applied in one call, while they are those given and no hooks watch them.
 
     Args:
         stage: of packed modules.
@@ -113,8 +113,7 @@ class PackedStage(Stage):
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage.merge, list(stage.blocks), stage.gradient_checkpointing)
-        parts = [stage.merge, *stage.blocks]
-        self.chain = PackedChain([part.packed for part in parts if isinstance(part, PackedModule)])
+        self.chain = PackedChain(cast(list[Packed], self._packed()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Do what the stage does."""
@@ -125,8 +124,19 @@ class PackedStage(Stage):
 
     @torch.jit.unused
     def _together(self, x: Tensor) -> Tensor:
-        watched = any(part._forward_hooks or part._forward_pre_hooks for part in (self.merge, *self.blocks))
-        return self.chain(x) if not watched and _serves(x) else self.each(x)
+        same = [id(part) for part in self._packed()] == [id(part) for part in self.chain.parts]
+        return self.chain(x) if same and _serves(x) else self.each(x)
+
+    @torch.jit.unused
+    def _packed(self) -> list[Packed | None]:
+        """The parts' twins, None for one that has none or is watched."""
+        return [
+            part.packed
+            if isinstance(part, PackedModule) and not (part._forward_hooks or part._forward_pre_hooks)
+            else None
+            for part in (self.merge, *self.blocks)
+            if not isinstance(part, nn.Identity)
+        ]
 
 
 def optimize_for_inference(network: MedMamba) -> MedMamba:

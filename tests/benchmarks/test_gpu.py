@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from medmamba_monai.benchmarks import gpu
+from medmamba_monai.benchmarks import gpu, released_flow
 from medmamba_monai.benchmarks.machine import read_rows
 from medmamba_monai.errors import BackendError
+from medmamba_monai.ops import directional_scan
 from medmamba_monai.ops.selective_scan import dispatch, reference
 from medmamba_monai.ops.selective_scan.contract import SequenceInputs
 
@@ -76,6 +77,50 @@ def test_a_wrong_scan_is_not_timed() -> None:
 
     with pytest.raises(BackendError, match="no speed is reported"):
         gpu.measure_scan(CPU, wrong, 0.0, stages=((3, 8, 1),), batch=1)
+
+
+def wrong_gradient(inputs: SequenceInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """The right output, with a gradient two percent too large."""
+    y, last = reference.sequence_scan(inputs)
+    return y + 0.02 * (y - y.detach()), last
+
+
+@pytest.fixture
+def nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(*arguments: object, **options: object) -> None:
+        raise AssertionError("timed before the results were compared")
+
+    monkeypatch.setattr(gpu, "measure_together", timed)
+
+
+@pytest.mark.usefixtures("nothing_is_timed")
+def test_a_scan_with_wrong_gradients_is_not_timed() -> None:
+    with pytest.raises(BackendError, match="gradients differ from the released flow's by 2.* no speed is reported"):
+        gpu.measure_scan(CPU, wrong_gradient, 0.0, stages=((3, 8, 1),), batch=1)
+
+
+@pytest.mark.usefixtures("nothing_is_timed")
+def test_a_scan_that_gives_a_pixel_the_gradient_of_another_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right output, and right gradients if all pixels weigh the same; see ``_scan_gradients``."""
+
+    def swapped(*inputs: torch.Tensor, strides: object) -> torch.Tensor:
+        y = directional_scan(*inputs, strides=strides)
+        return y.detach() + y.flip(1) - y.flip(1).detach()
+
+    monkeypatch.setattr(gpu, "directional_scan", swapped)
+    with pytest.raises(BackendError, match="gradients differ"):
+        gpu.measure_scan(CPU, reference.sequence_scan, 0.0, stages=((3, 8, 1),), batch=1)
+
+
+@pytest.mark.usefixtures("nothing_is_timed")
+@pytest.mark.parametrize(("kernel", "what"), [(wrong_gradient, "gradients"), (None, "logits")])
+def test_a_wrong_network_is_not_timed(kernel: released_flow.Kernel | None, what: str) -> None:
+    def wrong(inputs: SequenceInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        y, last = reference.sequence_scan(inputs)
+        return y.flip(1), last
+
+    with pytest.raises(BackendError, match=f"{what} differ .* no speed is reported"):
+        gpu.measure_network(CPU, kernel or wrong, 0.0, preset="nano", size=32, batch=2)
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ from medmamba_monai.benchmarks import network
 from medmamba_monai.benchmarks.machine import read_rows
 from medmamba_monai.errors import BackendError
 from medmamba_monai.networks import MedMamba
+from medmamba_monai.ops.selective_scan import dispatch
+from tests.benchmarks.parity import refused_table, spoil_backward, spoil_optimized, spoil_released_flow
 
 
 def test_released_flow_computes_the_same() -> None:
@@ -30,6 +32,34 @@ def test_a_wrong_optimized_network_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(plain, "optimize_for_inference", lambda: wrong)
     with pytest.raises(BackendError, match="no speed is reported"):
         network.check_optimized(plain)
+
+
+@pytest.mark.parametrize("scan", ["portable", "chosen", "released flow"])
+def test_no_speed_while_a_scan_is_wrong(
+    scan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if scan == "released flow":
+        spoil_released_flow(monkeypatch)
+    else:
+        spoil_backward(dispatch.load(dispatch.resolve("cpu") if scan == "chosen" else scan), monkeypatch)
+    out = refused_table(tmp_path)
+    arguments = argparse.Namespace(preset="nano", size=64, threads=1, train_batch=2, seconds=0.0, out=out)
+    with pytest.raises(BackendError, match="no speed is reported"):
+        network.run(arguments)
+    assert out.read_text(encoding="utf-8") == "of an earlier run"
+    assert capsys.readouterr().out == ""
+
+
+def test_no_speed_while_the_optimized_network_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil_optimized(monkeypatch)
+    out = refused_table(tmp_path)
+    arguments = argparse.Namespace(preset="nano", size=64, threads=1, train_batch=2, seconds=0.0, out=out)
+    with pytest.raises(BackendError, match="the optimized network differs .* no speed is reported"):
+        network.run(arguments)
+    assert out.read_text(encoding="utf-8") == "of an earlier run"
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

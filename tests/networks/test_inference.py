@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -124,6 +124,20 @@ def test_what_the_library_does_not_serve_goes_through_the_modules(calls: list[Pa
     assert fast.double()(image.double()).dtype == torch.float64
     assert torch.allclose(fast(image.double()), network(image).double(), rtol=1e-4, atol=1e-5)
     assert calls == []
+
+
+@needs_library
+def test_parts_may_be_replaced_and_added() -> None:
+    fast, image = trained(**{**PACKED, "depths": (1, 2, 1, 1)}).optimize_for_inference(), torch.rand(2, 3, 40, 33)
+    expected, stage = fast(image), cast(Any, fast.stages[1])
+    block = stage.blocks[1]
+    for other in (torch.nn.Identity(), torch.nn.Softmax(-1)):
+        stage.blocks[1] = other
+        assert not torch.allclose(fast(image), expected)
+    stage.blocks[1] = block
+    assert torch.equal(fast(image), expected)
+    stage.blocks.append(torch.nn.Softmax(-1))
+    assert not torch.allclose(fast(image), expected)
 
 
 @needs_library

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from ctypes import c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from .contract import DirectionalInputs, ScanBackend, SequenceInputs
 
 __all__ = [
     "SIMD_VARIABLE",
+    "built",
     "check",
     "directional_backward",
     "directional_forward",
@@ -149,16 +151,36 @@ def unavailable(device: torch.device) -> str | None:
 
 
 @lru_cache(maxsize=1)
+def built() -> tuple[str, ...]:
+    """Names of all instruction sets that this build holds, best first, also those this machine cannot use.
+
+    Raises:
+        BackendError: without the library, or with one built from older sources, which does not tell.
+    """
+    try:
+        entry = library().medmamba_scan_built
+    except AttributeError:
+        raise BackendError("the C library was built from older sources", remedy=_REMEDY) from None
+    entry.restype, entry.argtypes = ctypes.c_char_p, (c_int64,)
+    return _names(entry)
+
+
+def _names(entry: Callable[[int], bytes | None]) -> tuple[str, ...]:
+    """What an entry point says for 0, 1, .. until it says NULL."""
+    names: list[str] = []
+    while (name := entry(len(names))) is not None:
+        names.append(name.decode())
+    return tuple(names)
+
+
+@lru_cache(maxsize=1)
 def variants() -> tuple[str, ...]:
     """Names of the instruction sets this machine and this build can use, best first.
 
     Raises:
         BackendError: without the library.
     """
-    names: list[str] = []
-    while (name := library().medmamba_scan_variant(len(names))) is not None:
-        names.append(name.decode())
-    return tuple(names)
+    return _names(library().medmamba_scan_variant)
 
 
 def variant() -> str:

@@ -75,7 +75,8 @@ def directional_scan(
     dtype = u.dtype
     directions = order.shape[0]
     if dtype != torch.float64:
-        u, dt, B, C = u.float(), dt.float(), B.float(), C.float()
+        u, dt, A, B, C = u.float(), dt.float(), A.float(), B.float(), C.float()
+        D, dt_weight, dt_bias = D.float(), dt_weight.float(), dt_bias.float()
     visited = _visit(u.unsqueeze(2).expand(-1, -1, directions, -1), order)
     delta = F.softplus(torch.einsum("blkr,ker->blke", _visit(dt, order), dt_weight) + dt_bias)
     decay = torch.exp(delta.unsqueeze(-1) * A)

@@ -1,4 +1,4 @@
-"""Parts of a network packed for the C library, and the call that applies several in a row. Imports cpu.py.
+"""Parts of a network packed for the C library, and the call that applies several in a row. Imports cpu.py and errors.
 
 See csrc/network.h for the layouts.
 """
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...errors import ConfigError
 from . import cpu
 
 __all__ = ["PANEL", "WORKSPACE", "Packed", "PackedChain", "Place", "Product", "panels", "workspace"]
@@ -81,11 +82,12 @@ class Packed(ABC):
 
     Args:
         kind: its number in a ``chain_link``.
+        channels: of what goes in.
         tensors: the packed weights; float32, dense and on the CPU from here on.
     """
 
-    def __init__(self, kind: int, tensors: dict[str, Tensor]) -> None:
-        self.kind = kind
+    def __init__(self, kind: int, channels: int, tensors: dict[str, Tensor]) -> None:
+        self.kind, self.channels = kind, channels
         self.tensors = {
             key: t.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
             for key, t in tensors.items()
@@ -100,7 +102,13 @@ class Packed(ABC):
         """Where it is applied to maps of that size."""
 
     def size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width of what goes in."""
+        """Height and width of maps (B, H, W, C).
+
+        Raises:
+            ConfigError: for other tensors.
+        """
+        if x.dim() != 4 or x.shape[3] != self.channels:
+            raise ConfigError(f"shape {tuple(x.shape)}, expected (B, H, W, {self.channels})", where=type(self).__name__)
         return x.shape[1], x.shape[2]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -152,6 +160,7 @@ class PackedChain:
         """Apply the parts to a batch in float32 on the CPU.
 
         Raises:
+            ConfigError: when it does not fit the first part, or nothing is left of it on the way.
             BackendError: when the library fails.
         """
         x, threads = x.contiguous(), torch.get_num_threads()
@@ -162,12 +171,13 @@ class PackedChain:
         for first in range(0, len(x), together):
             images = min(together, len(x) - first)
             links = self._links(images, *size, threads)
+            memory = workspace(links.workspace)  # held while C works in it: large ones are not kept
             _, forward = _entry_points()
             code = forward(
                 cpu.variant().encode(), links.array, len(self.parts),
                 x.data_ptr() + first * x.stride(0) * x.element_size(),
                 y.data_ptr() + first * y.stride(0) * y.element_size(),
-                workspace(links.workspace).data_ptr(), threads,
+                memory.data_ptr(), threads,
             )  # fmt: skip
             cpu.check(code, "medmamba_chain_forward")
         return y
@@ -190,5 +200,7 @@ class PackedChain:
             link.kind, link.part, link.map = part.kind, ctypes.addressof(weights), ctypes.addressof(place.map)
             keep += [weights, place]
             shape = place.shape
+            if min(height, width, *shape) < 1:
+                raise ConfigError(f"nothing is left of maps of {height} x {width}", where=type(part).__name__)
         size, _ = _entry_points()
         return _Links(array, int(size(array, len(array), threads)), shape, keep)

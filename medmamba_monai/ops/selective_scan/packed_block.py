@@ -155,7 +155,7 @@ class PackedBlock(Packed):
         self.directions, _, self.rank = weights.dt_weight.shape
         self.states = weights.A.shape[2]
         self.tile = 4 if half <= _WIDE else 2
-        super().__init__(_KIND, _pack(weights, self.tile))
+        super().__init__(_KIND, 2 * half, _pack(weights, self.tile))
 
     @staticmethod
     def unavailable(half: int) -> str | None:

@@ -8,7 +8,7 @@ from ctypes import c_double, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from ...errors import BackendError
+from ...errors import BackendError, ConfigError
 from . import cpu
 from .packed import PANEL, Packed, Place, Product, panels
 
@@ -48,7 +48,7 @@ class _Patchwise(Packed):
         if reason is not None:
             raise BackendError(f"patches cannot be packed: {reason}")
         self.inputs, self.outputs, self.side, self.pad, self.epsilon = inputs, outputs, side, pad, epsilon
-        super().__init__(_KIND, {**tensors, "product": panels(tensors["product"])})
+        super().__init__(_KIND, inputs // side**2, {**tensors, "product": panels(tensors["product"])})
 
     @staticmethod
     def unavailable(inputs: int, outputs: int) -> str | None:
@@ -63,11 +63,11 @@ class _Patchwise(Packed):
         rows, columns = (height + more) // self.side, (width + more) // self.side
         return Place(_Map(None, None, images, height, width, rows, columns), (rows, columns, self.outputs))
 
-    def structure(self, channels: int, channels_first: bool) -> _Patches:
+    def structure(self, channels_first: bool) -> _Patches:
         """``packed_patches``; without a gain the norm stands before the product."""
         gain, offset = (self.pointer(n) if n in self.tensors else None for n in ("gain", "offset"))
         product = self.product("product", self.inputs, self.outputs)
-        return _Patches(product, gain, offset, self.epsilon, channels, self.side, channels_first)
+        return _Patches(product, gain, offset, self.epsilon, self.channels, self.side, channels_first)
 
 
 class PackedEmbedding(_Patchwise):
@@ -87,16 +87,21 @@ class PackedEmbedding(_Patchwise):
 
     def __init__(self, weight: Tensor, bias: Tensor, gain: Tensor, offset: Tensor, epsilon: float, pad: bool) -> None:
         tensors = {"product": weight.flatten(1), "product_bias": bias, "gain": gain, "offset": offset}
-        self.channels = weight.shape[1]
         super().__init__(tensors, weight.shape[2], pad, epsilon)
 
     def size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width of an image (B, channels, H, W)."""
+        """Height and width of images (B, channels, H, W).
+
+        Raises:
+            ConfigError: for other tensors.
+        """
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ConfigError(f"shape {tuple(x.shape)}, expected (B, {self.channels}, H, W)", where=type(self).__name__)
         return x.shape[2], x.shape[3]
 
     def describe(self) -> _Patches:
         """``packed_patches``."""
-        return self.structure(self.channels, channels_first=True)
+        return self.structure(channels_first=True)
 
 
 class PackedMerging(_Patchwise):
@@ -119,4 +124,4 @@ class PackedMerging(_Patchwise):
 
     def describe(self) -> _Patches:
         """``packed_patches``."""
-        return self.structure(self.inputs // 4, channels_first=False)
+        return self.structure(channels_first=False)

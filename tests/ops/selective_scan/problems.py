@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
 import torch
 from torch import Tensor
 
 from medmamba_monai.ops import index_table
+from medmamba_monai.ops.selective_scan import cpu
 from medmamba_monai.ops.selective_scan.contract import DirectionalInputs, SequenceInputs
 
 
@@ -81,3 +87,39 @@ def error(result: Tensor, truth: Tensor) -> float:
 def to(inputs: DirectionalInputs, dtype: torch.dtype) -> DirectionalInputs:
     """The same problem in another dtype; the order stays."""
     return DirectionalInputs(*(t.to(dtype) for t in inputs[:-1]), order=inputs.order)
+
+
+@contextmanager
+def determinism() -> Iterator[None]:
+    """Determinism asked for, in which mode PyTorch also fills fresh memory with NaN: what is not written shows."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        ones = torch.ones(9)
+        assert torch.empty(9).isnan().all() and torch.empty_like(ones).isnan().all() and ones.new_empty(9).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextmanager
+def team_of_python() -> Iterator[list[int]]:
+    """Work of the C library done on threads made here, instead of PyTorch's; how many each call asked for."""
+    asked: list[int] = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    def team(function: int, data: int, threads: int, flags: int) -> None:
+        asked.append(threads)
+        work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)
+        members = [Thread(target=work, args=(data,)) for _ in range(threads)]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+
+    library = cpu.library()
+    library.medmamba_scan_use_team(ctypes.cast(team, ctypes.c_void_p))
+    try:
+        yield asked
+    finally:
+        library.medmamba_scan_use_team(cpu._team_entry())

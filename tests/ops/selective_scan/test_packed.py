@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from medmamba_monai import MedMamba
-from medmamba_monai.errors import BackendError
+from medmamba_monai.errors import BackendError, ConfigError
 from medmamba_monai.ops.selective_scan import cpu, packed
 from medmamba_monai.ops.selective_scan.packed_patches import PackedMerging
+
+from . import problems
 
 MISSING = cpu.unavailable(torch.device("cpu"))
 needs_library = pytest.mark.skipif(MISSING is not None, reason=f"C library: {MISSING}")
@@ -92,6 +95,36 @@ def test_parts_in_a_row_equal_one_after_the_other(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_library
+def test_memory_is_held_while_the_library_works_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too large to be kept for the next call, it must not be given back before this one ends."""
+    size, forward = packed._entry_points()
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def memory(count: int) -> torch.Tensor:
+        tensor = torch.empty(count)
+        made.append(weakref.ref(tensor))
+        return tensor
+
+    def watched(*arguments: Any) -> int:
+        assert made[-1]() is not None
+        return int(forward(*arguments))
+
+    monkeypatch.setattr(packed, "workspace", memory)
+    monkeypatch.setattr(packed, "_entry_points", lambda: (size, watched))
+    merging()(torch.randn(1, 4, 4, 16))
+    assert made[-1]() is None
+
+
+@needs_library
+@pytest.mark.parametrize("shape", [(4, 4, 16), (1, 4, 4, 15), (1, 0, 0, 16), (1, 1, 3, 16)])
+def test_maps_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    weight = torch.randn(32, 64)
+    part = PackedMerging(weight, torch.ones(64), torch.zeros(64), 1e-5, pad=False)
+    with pytest.raises(ConfigError, match="PackedMerging"):
+        packed.PackedChain([part, optimized_block()])(torch.randn(shape))
+
+
+@needs_library
 def test_chains_may_be_used_by_several_threads() -> None:
     chain = packed.PackedChain([merging(), optimized_block()])
     maps = [torch.randn(2, 5 + side, 6, 16) for side in range(16)]
@@ -99,6 +132,20 @@ def test_chains_may_be_used_by_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for got, expected in zip(pool.map(chain, maps * 4), want * 4, strict=True):
             assert torch.equal(got, expected)
+
+
+@needs_library
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_number_of_threads_is_that_of_pytorch(count: int) -> None:
+    chain, x = packed.PackedChain([merging(), optimized_block()]), torch.randn(2, 40, 40, 16)
+    want, before = chain(x), torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with problems.team_of_python() as asked:
+            assert torch.equal(chain(x), want)
+    finally:
+        torch.set_num_threads(before)
+    assert set(asked) == ({count} if count > 1 else set())
 
 
 def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -9,6 +11,12 @@ from medmamba_monai.ops import directional_scan, selective_scan
 from medmamba_monai.ops.selective_scan import portable, reference
 
 from . import problems
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    with problems.determinism():
+        yield
 
 
 def compare(
@@ -44,15 +52,16 @@ def test_every_scan(scan: str) -> None:
 
 
 @pytest.mark.parametrize("step_scale", [0.01, 1.0, 30.0])
-def test_single_precision_and_extreme_steps(step_scale: float) -> None:
+def test_single_precision_and_extreme_steps(poisoned: None, step_scale: float) -> None:
     """Steps from exp(-30) to 30: decays underflow to 0 and come near 1."""
     inputs = problems.directional((11, 7), batch=3, channels=8, states=16, dtype=torch.float32, step_scale=step_scale)
     compare(inputs, 1e-5, problems.to(inputs, torch.float64))
 
 
 @pytest.mark.parametrize("step_scale", [0.01, 1.0, 30.0])
-def test_bfloat16(step_scale: float) -> None:
-    inputs = problems.directional((11, 7), channels=8, dtype=torch.bfloat16, step_scale=step_scale)
+@pytest.mark.parametrize("spatial", [(11, 7), (3, 4, 5)], ids=str)
+def test_bfloat16(poisoned: None, spatial: tuple[int, ...], step_scale: float) -> None:
+    inputs = problems.directional(spatial, channels=8, dtype=torch.bfloat16, step_scale=step_scale)
     compare(inputs, 1e-2, problems.to(inputs, torch.float64))
 
 
@@ -72,22 +81,36 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda *t: directional_scan(*t, inputs.order, backend="portable"), tensors)
 
 
+def compare_sequences(inputs: problems.SequenceInputs, tolerance: float) -> None:
+    exact = problems.SequenceInputs._make(t.double() if isinstance(t, torch.Tensor) else t for t in inputs)
+    y, last, saved = portable.sequence_forward(inputs, True)
+    assert y.dtype == inputs.u.dtype
+    truth, truth_last = reference.sequence_scan(exact)
+    assert problems.error(y, truth) <= tolerance
+    assert problems.error(last, truth_last) <= tolerance
+    assert saved.numel() == portable.sequence_saved_numel(inputs)
+    grads = (torch.randn_like(y), torch.randn_like(last))
+    expected = reference.sequence_backward(grads[0].double(), grads[1].double(), exact, saved)
+    result = portable.sequence_backward(*grads, inputs, saved)
+    for name, a, b in zip(inputs._fields, result, expected, strict=False):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            assert a.dtype == getattr(inputs, name).dtype
+            assert problems.error(a, b) <= tolerance, name
+
+
 @pytest.mark.parametrize("optional", [True, False])
 @pytest.mark.parametrize("softplus", [True, False])
 @pytest.mark.parametrize("length", [1, 2, 37, 300])
-def test_sequences_equal_the_reference(length: int, softplus: bool, optional: bool) -> None:
-    inputs = problems.sequence(length, optional=optional, softplus=softplus)
-    y, last, saved = portable.sequence_forward(inputs, True)
-    truth, truth_last = reference.sequence_scan(inputs)
-    assert problems.error(y, truth) <= 1e-12
-    assert problems.error(last, truth_last) <= 1e-12
-    assert saved.numel() == portable.sequence_saved_numel(inputs)
-    grads = (torch.randn_like(y), torch.randn_like(last))
-    expected = reference.sequence_backward(*grads, inputs, saved)
-    for a, b in zip(portable.sequence_backward(*grads, inputs, saved), expected, strict=True):
-        assert (a is None) == (b is None)
-        if a is not None and b is not None:
-            assert problems.error(a, b) <= 1e-12
+def test_sequences_equal_the_reference(poisoned: None, length: int, softplus: bool, optional: bool) -> None:
+    compare_sequences(problems.sequence(length, optional=optional, softplus=softplus), 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str)
+@pytest.mark.parametrize("optional", [True, False])
+def test_sequences_in_lower_precision(poisoned: None, dtype: torch.dtype, tolerance: float, optional: bool) -> None:
+    inputs = problems.sequence(200, channels=24, groups=3, states=5, optional=optional, dtype=dtype)
+    compare_sequences(inputs, tolerance)
 
 
 def test_sequence_gradcheck_with_state() -> None:

@@ -56,6 +56,11 @@ API const char *medmamba_scan_variant(int64_t index) {
     return NULL;
 }
 
+/* Name of variant `index` among all that were compiled, best first; NULL past the last. */
+API const char *medmamba_scan_built(int64_t index) {
+    return index >= 0 && index < KERNELS ? kernels[index]->name : NULL;
+}
+
 /* Hands over GOMP_parallel of PyTorch's OpenMP runtime; NULL: threads of our own. */
 API void medmamba_scan_use_team(void *entry) {
     memcpy(&team, &entry, sizeof(team));

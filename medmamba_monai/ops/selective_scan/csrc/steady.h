@@ -35,7 +35,7 @@ static int steady_steps(scan_lane *lane, const scan_params *params, int64_t v, i
     vec low = lane->x[0], high = lane->x[0], middle_x[GROUP], z[GROUP], middle[GROUP];
     softplus_slopes slopes;
     for (int64_t t = 1; t < steps; t++) {
-        low = v_min(low, lane->x[t]), high = v_max(high, lane->x[t]);
+        low = v_min(lane->x[t], low), high = v_max(lane->x[t], high); /* in this order NaN is passed over */
     }
     if (!v_all_below(v_sub(high, low), 2.0f * STEADY_X)) {
         return 0;
@@ -62,10 +62,22 @@ static int steady_steps(scan_lane *lane, const scan_params *params, int64_t v, i
 }
 
 /* exp(delta A) of a state = p[0] + away (p[1] + away (p[2] + away p[3])). What the next power would add is spread
- * over the ones that are there. */
+ * over the ones that are there. The rounding of p[0] is the same at every step and adds up in states that remember
+ * long: `drift` is what p[0] lacks. */
 typedef struct {
-    vec p[4];
+    vec p[4], drift;
 } decay_polynomial;
+
+/* |middle A| below which drift is known; beyond, states forget in a few steps. */
+#define STEADY_SLOW 0.125f
+
+/* exp(y) - 1 for |y| <= STEADY_SLOW, to 1e-7 of itself. */
+INLINE vec exp_less_one(vec y) {
+    vec sum = v_fma(y, v_set(1.0f / 120.0f), v_set(1.0f / 24.0f));
+    sum = v_fma(y, sum, v_set(1.0f / 6.0f));
+    sum = v_fma(y, sum, v_set(0.5f));
+    return v_mul(y, v_fma(y, sum, v_set(1.0f)));
+}
 
 /* Those of `count` states, a group at most. */
 INLINE void decay_polynomials(decay_polynomial *to, const scan_lane *lane, const vec *a2, int64_t count) {
@@ -73,8 +85,10 @@ INLINE void decay_polynomials(decay_polynomial *to, const scan_lane *lane, const
     EACH(base[i] = v_mul(lane->middle, a2[i < count ? i : 0]))
     v_exp2(base, 0);
     for (int64_t j = 0; j < count; j++) {
-        vec a = v_mul(a2[j], v_set(LN_2)), *p = to[j].p;
-        p[0] = base[j];
+        vec a = v_mul(a2[j], v_set(LN_2)), y = v_mul(lane->middle, a), less_one = exp_less_one(y), *p = to[j].p;
+        vec sum = v_add(v_set(1.0f), less_one), slow = v_sub(v_set(STEADY_SLOW), v_abs(y));
+        p[0] = v_pick(slow, sum, base[j]);
+        to[j].drift = v_pick(slow, v_sub(less_one, v_sub(sum, v_set(1.0f))), v_set(0.0f));
         p[1] = v_mul(p[0], a);
         p[2] = v_mul(v_mul(p[1], a), v_set(0.5f));
         p[3] = v_mul(v_mul(p[2], a), v_set(1.0f / 3.0f));
@@ -111,7 +125,7 @@ INLINE void steady_some(const int count, const int degree, vec *RESTRICT state, 
     }
     UNROLL
     for (int j = 0; j < count; j++) {
-        state[j] = h[j];
+        state[j] = v_fma(h[j], v_mul(v_set((float)steps), decay[j].drift), h[j]);
     }
 }
 

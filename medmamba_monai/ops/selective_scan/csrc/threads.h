@@ -159,7 +159,8 @@ static int workers_for(int64_t count, int64_t threads) {
     return workers < 1 ? 1 : (int)workers;
 }
 
-/* Adds a step that begins after one or two others, on as many of `threads` as are worth it; returns its number. */
+/* Adds a step that begins after one or two others, on as many of `threads` as are worth it; returns its number. A step
+ * of no tasks counts as done whatever it waits for. */
 static int add_step(work_plan *plan, loop_body body, void *context, int64_t count, int64_t threads, int after,
                     int also_after) {
     work_step step = {body, context, count, workers_for(count, threads), {after, also_after}, 0, 0};
