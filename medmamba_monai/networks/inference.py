@@ -4,14 +4,15 @@ Each conv branch is BN, conv, BN, ReLU, conv, BN, ReLU, conv, ReLU. The second a
 are folded into it. The first comes before one that pads with zeros, so its shift cannot move behind the padding; it
 becomes one multiply-add, which also gathers the branch's half of the channels into memory of its own.
 
-In two dimensions, patch embedding and whole stages then become single calls of the C library, if its scan may be used
-and halves of the channels are multiples of 16. What the library does not serve (GPUs, other types, gradients, tracing)
-goes on through the folded modules.
+In two dimensions, patch embedding, patch merging and whole blocks then become calls of the C library, if its scan may
+be used and halves of the channels are multiples of 16, and all of them together one call for a batch of a few images.
+What the library does not serve (GPUs, other types, gradients, tracing) goes on through the folded modules.
 """
 
 from __future__ import annotations
 
 import copy
+import operator
 import os
 import warnings
 from typing import Any, cast
@@ -29,7 +30,7 @@ from ..ops.selective_scan.packed_patches import PackedEmbedding, PackedMerging
 from .layers import PatchEmbedding, PatchMerging
 from .medmamba import MedMamba, SSConvSSMBlock, Stage
 
-__all__ = ["FoldedConvBranch", "PackedModule", "PackedStage", "optimize_for_inference"]
+__all__ = ["FoldedConvBranch", "JoinedParts", "PackedModule", "optimize_for_inference"]
 
 _TOLERANCE = 1e-4  # of a packed part against its module: a wrong kernel is wrong by far more
 
@@ -104,39 +105,34 @@ class PackedModule(nn.Module):
         errors.append("parts are packed for inference: load into the original network and optimize that again")
 
 
-class PackedStage(Stage):
-    """A stage whose parts are all packed and applied in one call, while they are those given and no hooks watch them.
+class JoinedParts:
+    """All parts of a network up to its last map in one call, while they are those packed and no hooks watch them.
 
     Args:
-        stage: of packed modules.
+        network: whose parts are all packed modules.
     """
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage.merge, list(stage.blocks), stage.gradient_checkpointing)
-        self.chain = PackedChain(cast(list[Packed], self._packed()))
+    def __init__(self, network: MedMamba) -> None:
+        self.modules = _modules(network)
+        self.chain = PackedChain([module.packed for module in self.modules if isinstance(module, PackedModule)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Do what the stage does."""
-        if torch.jit.is_scripting():  # an else, so that TorchScript never looks at what it cannot compile
-            return self.each(x)
-        else:
-            return self._together(x)
+    def __call__(self, network: MedMamba, x: Tensor) -> Tensor | None:
+        """The last map of a network; None where its parts have to be applied one by one."""
+        modules = _modules(network)
+        same = len(modules) == len(self.modules) and all(map(operator.is_, modules, self.modules))
+        watched = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        if not same or watched or not _serves(x) or len(x) > self.chain.together(x):
+            return None
+        return self.chain(x)
 
-    @torch.jit.unused
-    def _together(self, x: Tensor) -> Tensor:
-        same = [id(part) for part in self._packed()] == [id(part) for part in self.chain.parts]
-        return self.chain(x) if same and _serves(x) else self.each(x)
 
-    @torch.jit.unused
-    def _packed(self) -> list[Packed | None]:
-        """The parts' twins, None for one that has none or is watched."""
-        return [
-            part.packed
-            if isinstance(part, PackedModule) and not (part._forward_hooks or part._forward_pre_hooks)
-            else None
-            for part in (self.merge, *self.blocks)
-            if not isinstance(part, nn.Identity)
-        ]
+def _modules(network: MedMamba) -> list[nn.Module]:
+    """What is applied one after the other, and the stages around."""
+    modules: list[nn.Module] = [network.patch_embed]
+    stage: Any
+    for stage in network.stages:
+        modules += [stage, stage.merge, *stage.blocks]
+    return modules
 
 
 def optimize_for_inference(network: MedMamba) -> MedMamba:
@@ -162,12 +158,12 @@ def optimize_for_inference(network: MedMamba) -> MedMamba:
     if result.spatial_dims == 2 and _may_pack(result.config["scan_backend"]):
         result.patch_embed = _with_twin(result.patch_embed)  # type: ignore[assignment]
         stage: Any  # a module's children have no types
-        for number, stage in enumerate(result.stages):
+        for stage in result.stages:
             stage.merge = _with_twin(stage.merge)
             for i, block in enumerate(stage.blocks):
                 stage.blocks[i] = _with_twin(block)
-            if all(isinstance(part, PackedModule | nn.Identity) for part in (stage.merge, *stage.blocks)):
-                result.stages[number] = PackedStage(stage)
+        if all(isinstance(module, PackedModule | Stage | nn.Identity) for module in _modules(result)):
+            result.joined = JoinedParts(result)
     return result
 
 

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -105,6 +105,8 @@ class MedMamba(nn.Module):
                 SSConvSSMBlock(spatial_dims, dim, d_state, rates.pop(0), scan, scan_backend) for _ in range(depth)
             ]
             self.stages.append(Stage(merge, blocks, gradient_checkpointing))
+        # all parts at once where that is possible, else None; see inference.py
+        self.joined: Callable[[MedMamba, Tensor], Tensor | None] | None = None
         self.head: nn.Module = nn.Linear(dims[-1], num_classes) if num_classes > 0 else nn.Identity()
         self.apply(_initialise)
 
@@ -143,6 +145,9 @@ class MedMamba(nn.Module):
     def _last_map(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
             self._check_input(x)
+            joined = None if self.joined is None else self.joined(self, x)
+            if joined is not None:
+                return joined
         x = self.patch_embed(x)
         for stage in self.stages:
             x = stage(x)
@@ -186,10 +191,6 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, *spatial, C) to (B, *spatial', C')."""
-        return self.each(x)
-
-    def each(self, x: Tensor) -> Tensor:
-        """Apply one part after the other."""
         x = self.merge(x)
         for block in self.blocks:
             if torch.jit.is_scripting():

@@ -13,7 +13,7 @@ from torch import Tensor
 from medmamba_monai.errors import ConfigError
 from medmamba_monai.networks import MedMamba
 from medmamba_monai.networks.inference import FoldedConvBranch, PackedModule
-from medmamba_monai.ops.selective_scan import cpu, dispatch
+from medmamba_monai.ops.selective_scan import cpu, dispatch, packed
 from medmamba_monai.ops.selective_scan.packed import Packed, PackedChain
 from medmamba_monai.ops.selective_scan.packed_block import PackedBlock
 
@@ -138,6 +138,24 @@ def test_parts_may_be_replaced_and_added() -> None:
     assert torch.equal(fast(image), expected)
     stage.blocks.append(torch.nn.Softmax(-1))
     assert not torch.allclose(fast(image), expected)
+
+
+@needs_library
+def test_one_call_and_one_for_each_part_are_equal(calls: list[Packed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call for a few images, with maps between the parts in its workspace; more images go part by part."""
+    monkeypatch.setattr(cpu, "empty", lambda shape: torch.full(tuple(shape), torch.nan))
+    monkeypatch.delattr(packed._kept, "memory", raising=False)
+    fast, images = trained(**{**PACKED, "depths": (2, 1, 3, 1)}).optimize_for_inference(), torch.rand(3, 3, 70, 49)
+    counts = []
+    chain = PackedChain.__call__
+    monkeypatch.setattr(PackedChain, "__call__", lambda self, x: (counts.append(len(self.parts)), chain(self, x))[1])
+    expected = fast(images)
+    assert counts == [11]
+    monkeypatch.setattr(packed, "_TOGETHER", 1)
+    assert torch.equal(fast(images), expected)
+    assert counts[1:] == [1] * 11
+    assert torch.allclose(fast(images[:1]), expected[:1], rtol=1e-5)  # a head of one row rounds otherwise
+    assert counts[12:] == [11]
 
 
 @needs_library

@@ -145,7 +145,7 @@ class PackedChain:
     Large batches go through in pieces, so that the workspace stays small.
 
     Args:
-        parts: each takes what the one before it gives; all but the first are blocks.
+        parts: each takes what the one before it gives.
     """
 
     def __init__(self, parts: Sequence[Packed]) -> None:
@@ -164,10 +164,8 @@ class PackedChain:
             BackendError: when the library fails.
         """
         x, threads = x.contiguous(), torch.get_num_threads()
-        size = self.parts[0].size(x)
-        one = self._links(1, *size, threads)
-        y = cpu.empty((len(x), *one.shape))
-        together = max(1, _TOGETHER // one.workspace)
+        size, together = self.parts[0].size(x), self.together(x)
+        y = cpu.empty((len(x), *self._links(1, *size, threads).shape))
         for first in range(0, len(x), together):
             images = min(together, len(x) - first)
             links = self._links(images, *size, threads)
@@ -181,6 +179,10 @@ class PackedChain:
             )  # fmt: skip
             cpu.check(code, "medmamba_chain_forward")
         return y
+
+    def together(self, x: Tensor) -> int:
+        """How many images of such a batch go through at once."""
+        return max(1, _TOGETHER // self._links(1, *self.parts[0].size(x), torch.get_num_threads()).workspace)
 
     def _links(self, images: int, height: int, width: int, threads: int) -> _Links:
         key = (images, height, width, threads)

@@ -179,43 +179,83 @@ static void run_patches(const scan_kernel *kernel, const packed_patches *patches
     run_plan(&plan, threads);
 }
 
-static int64_t link_workspace(const chain_link *link, int64_t threads) {
+/* Floats of what leaves a part, and of the workspace it needs. */
+typedef struct {
+    int64_t result, workspace;
+} link_size;
+
+static link_size size_of_link(const chain_link *link, int64_t threads) {
+    link_size size;
     if (link->kind == BLOCK_LINK) {
         static float origin[1];
+        const packed_block *block = link->part;
         block_memory memory;
-        return carve_block(&memory, origin, link->part, link->map, threads);
+        size.result = pixels_of(link->map) * 2 * block->half;
+        size.workspace = carve_block(&memory, origin, block, link->map, threads);
+    } else {
+        const packed_patches *patches = link->part;
+        const patch_map *map = link->map;
+        int64_t count = map->batch * map->rows * map->columns;
+        size.result = count * patches->product.outputs;
+        size.workspace = product_scratch(&patches->product, count, threads);
     }
-    const packed_patches *patches = link->part;
-    const patch_map *map = link->map;
-    return product_scratch(&patches->product, map->batch * map->rows * map->columns, threads);
+    return size;
+}
+
+/* Blocks write a pixel of their result when nothing but that pixel is left to be read, and work in place. What enters a
+ * later reduction lies in two areas by turns, in front of the parts' workspace; what leaves the last one, in y. */
+typedef struct {
+    int64_t last_reduction, area, workspace;
+} chain_layout;
+
+static chain_layout lay_out(const chain_link *links, int64_t count, int64_t threads) {
+    chain_layout layout = {0, 0, 0};
+    for (int64_t i = 0; i < count; i++) {
+        layout.last_reduction = links[i].kind == PATCHES_LINK ? i : layout.last_reduction;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        link_size size = size_of_link(&links[i], threads);
+        layout.workspace = size.workspace > layout.workspace ? size.workspace : layout.workspace;
+        layout.area = i < layout.last_reduction && size.result > layout.area ? size.result : layout.area;
+    }
+    layout.area = divide_up(layout.area, 16) * 16;
+    return layout;
 }
 
 /* Floats of workspace that parts in a row need. */
 API int64_t medmamba_chain_workspace(const chain_link *links, int64_t count, int64_t threads) {
-    int64_t most = 0;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t size = link_workspace(&links[i], threads);
-        most = size > most ? size : most;
-    }
-    return most;
+    chain_layout layout = lay_out(links, count, threads);
+    return 2 * layout.area + layout.workspace;
 }
 
-/* Applies parts in a row: x goes into the first, y comes out of the last. All but the first are blocks, which write a
- * pixel of their result when nothing but that pixel is left to be read: they work in place. */
+static int64_t run_link(const scan_kernel *kernel, const chain_link *link, const float *x, float *y, float *workspace,
+                        int64_t threads) {
+    if (link->kind == BLOCK_LINK) {
+        block_map map = *(const block_map *)link->map;
+        map.x = x, map.y = y;
+        return run_block(kernel, link->part, &map, workspace, threads);
+    }
+    patch_map map = *(const patch_map *)link->map;
+    map.x = x, map.y = y;
+    run_patches(kernel, link->part, &map, workspace, threads);
+    return 0;
+}
+
+/* Applies parts in a row: x goes into the first, y comes out of the last. */
 API int64_t medmamba_chain_forward(const char *variant, const chain_link *links, int64_t count, const float *x,
                                    float *y, float *workspace, int64_t threads) {
     const scan_kernel *kernel = find_kernel(variant);
-    int64_t code = kernel ? 0 : UNKNOWN_KERNEL;
-    for (int64_t i = 0; code == 0 && i < count; i++, x = y) {
-        if (links[i].kind == BLOCK_LINK) {
-            block_map map = *(const block_map *)links[i].map;
-            map.x = x, map.y = y;
-            code = run_block(kernel, links[i].part, &map, workspace, threads);
-        } else {
-            patch_map map = *(const patch_map *)links[i].map;
-            map.x = x, map.y = y;
-            run_patches(kernel, links[i].part, &map, workspace, threads);
+    chain_layout layout = lay_out(links, count, threads);
+    int64_t code = kernel ? 0 : UNKNOWN_KERNEL, area = 0;
+    float *to = NULL;
+    for (int64_t i = 0; code == 0 && i < count; i++, x = to) {
+        if (i >= layout.last_reduction) {
+            to = y;
+        } else if (i == 0 || links[i].kind == PATCHES_LINK) {
+            to = workspace + area * layout.area;
+            area = 1 - area;
         }
+        code = run_link(kernel, &links[i], x, to, workspace + 2 * layout.area, threads);
     }
     return code;
 }

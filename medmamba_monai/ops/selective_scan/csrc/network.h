@@ -66,7 +66,7 @@ typedef struct {
     int64_t batch, height, width, rows, columns;
 } patch_map;
 
-/* One of several parts in a row, all but the first of them blocks, and its map; x and y there are not read. */
+/* One of several parts in a row, and its map; x and y there are not read. */
 enum { BLOCK_LINK, PATCHES_LINK };
 typedef struct {
     int64_t kind;
