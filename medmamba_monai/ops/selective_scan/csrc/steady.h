@@ -30,10 +30,13 @@ INLINE vec softplus_away(const softplus_slopes *slopes, vec r) {
 
 /* Whether the steps of a lane are steady. If so, makes what steady_states takes: middle, spread, z = delta - middle,
  * and du. Past the last step, up to a whole group, u is 0. */
-static int steady_steps(scan_lane *lane, const scan_params *params, int64_t v, int64_t steps) {
+APART int steady_steps(scan_lane *lane, const scan_params *params, int64_t v, int64_t steps) {
     const vec one = v_set(1.0f), half = v_set(0.5f);
     vec low = lane->x[0], high = lane->x[0], middle_x[GROUP], z[GROUP], middle[GROUP];
     softplus_slopes slopes;
+    if (!v_all_below(v_abs(v_sub(lane->x[steps / 2], lane->x[0])), 2.0f * STEADY_X)) {
+        return 0; /* most that are not are known by two of them */
+    }
     for (int64_t t = 1; t < steps; t++) {
         low = v_min(lane->x[t], low), high = v_max(lane->x[t], high); /* in this order NaN is passed over */
     }
@@ -141,7 +144,7 @@ INLINE void steady_count(const int count, vec *state, const decay_polynomial *de
 }
 
 /* All states `h` of a steady lane through a block. */
-static void steady_states(vec *h, scan_lane *lane, const vec *a2, const scan_steps *steps, int64_t states) {
+APART void steady_states(vec *h, scan_lane *lane, const vec *a2, const scan_steps *steps, int64_t states) {
     for (int64_t first = 0; first < states; first += GROUP) {
         decay_polynomial decay[GROUP];
         int64_t end = first + GROUP < states ? first + GROUP : states, n = first;

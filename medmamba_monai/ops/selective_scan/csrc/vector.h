@@ -12,6 +12,8 @@
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(SCAN_PLAIN)
 #define INLINE static inline __attribute__((always_inline, unused))
+/* Kept out of its caller, where it would take registers from other loops. */
+#define APART static __attribute__((noinline, unused))
 #define RESTRICT __restrict__
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -73,6 +75,11 @@ INLINE vec v_add_bits(vec value, vec power) { return (vec)((ivec)value + (ivec)p
 
 #else /* no vector extensions */
 #define INLINE static __inline
+#ifdef _MSC_VER
+#define APART static __declspec(noinline)
+#else
+#define APART static
+#endif
 #define RESTRICT __restrict
 #define UNROLL
 #define NOT_MEMCPY(pointer) ((void)(pointer))
@@ -203,6 +210,11 @@ INLINE void v_times_sigmoid(const vec *x, const vec *z, vec *y) {
 }
 
 /* Whether every lane is below the limit; NaN is not. */
+#if SCAN_WIDTH == 8 && defined(__AVX2__) && !defined(SCAN_PLAIN)
+INLINE int v_all_below(vec a, float limit) {
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, _mm256_set1_ps(limit), _CMP_LT_OQ)) == 0xff;
+}
+#else
 INLINE int v_all_below(vec a, float limit) {
     float lanes[SCAN_WIDTH];
     int below = 1;
@@ -212,6 +224,7 @@ INLINE int v_all_below(vec a, float limit) {
     }
     return below;
 }
+#endif
 
 #if SCAN_WIDTH == 8 && defined(__AVX2__) && !defined(SCAN_PLAIN)
 INLINE float v_sum(vec a) {
