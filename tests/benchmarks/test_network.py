@@ -34,6 +34,16 @@ def test_a_wrong_optimized_network_is_refused(monkeypatch: pytest.MonkeyPatch) -
         network.check_optimized(plain)
 
 
+def check_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str) -> None:
+    """Nothing is printed, and the table of an earlier run stays."""
+    out = refused_table(tmp_path)
+    arguments = argparse.Namespace(preset="nano", size=64, threads=1, train_batch=2, seconds=0.0, out=out)
+    with pytest.raises(BackendError, match=reason):
+        network.run(arguments)
+    assert out.read_text(encoding="utf-8") == "of an earlier run"
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("scan", ["portable", "chosen", "released flow"])
 def test_no_speed_while_a_scan_is_wrong(
     scan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -42,24 +52,14 @@ def test_no_speed_while_a_scan_is_wrong(
         spoil_released_flow(monkeypatch)
     else:
         spoil_backward(dispatch.load(dispatch.resolve("cpu") if scan == "chosen" else scan), monkeypatch)
-    out = refused_table(tmp_path)
-    arguments = argparse.Namespace(preset="nano", size=64, threads=1, train_batch=2, seconds=0.0, out=out)
-    with pytest.raises(BackendError, match="no speed is reported"):
-        network.run(arguments)
-    assert out.read_text(encoding="utf-8") == "of an earlier run"
-    assert capsys.readouterr().out == ""
+    check_refusal(tmp_path, capsys, "no speed is reported")
 
 
 def test_no_speed_while_the_optimized_network_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil_optimized(monkeypatch)
-    out = refused_table(tmp_path)
-    arguments = argparse.Namespace(preset="nano", size=64, threads=1, train_batch=2, seconds=0.0, out=out)
-    with pytest.raises(BackendError, match="the optimized network differs .* no speed is reported"):
-        network.run(arguments)
-    assert out.read_text(encoding="utf-8") == "of an earlier run"
-    assert capsys.readouterr().out == ""
+    check_refusal(tmp_path, capsys, "the optimized network differs .* no speed is reported")
 
 
 @pytest.mark.slow

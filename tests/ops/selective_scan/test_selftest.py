@@ -56,18 +56,19 @@ def last_number(tensor: Tensor) -> Tensor:
     return tensor
 
 
-@pytest.mark.parametrize(
+CHANGES = pytest.mark.parametrize(
     "change", [last_number, lambda t: t * torch.nan, lambda t: None], ids=["number", "nan", "none"]
 )
+
+
+@CHANGES
 @pytest.mark.parametrize("label", OF_A_MAP)
 def test_a_wrong_result_of_a_map_is_named(label: str, change: Any) -> None:
     reason = selftest.wrong_on_maps(spoilt(OF_A_MAP.index(label), change), MAP, BOUNDS)
     assert reason is not None and reason.startswith(f"in the directional scan {label} ")
 
 
-@pytest.mark.parametrize(
-    "change", [last_number, lambda t: t * torch.nan, lambda t: None], ids=["number", "nan", "none"]
-)
+@CHANGES
 @pytest.mark.parametrize("label", OF_A_SEQUENCE)
 def test_a_wrong_result_of_a_sequence_is_named(label: str, change: Any) -> None:
     reason = selftest.wrong_on_sequences(spoilt(OF_A_SEQUENCE.index(label), change), SEQUENCE, BOUNDS)
