@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 SHARED_VARIABLE = "MEDMAMBA_SHARED"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test draws the same numbers, whatever ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)  # the global generator is the one that libraries draw from
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

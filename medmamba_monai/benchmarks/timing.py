@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["Timing", "measure", "measure_together"]
 
-_TURNS = 10
+_TURNS = 40
 
 
 class Timing(NamedTuple):
@@ -26,7 +26,7 @@ class Timing(NamedTuple):
 def measure_together(
     functions: Mapping[str, Callable[[], object]], seconds: float = 1.0, least: int = 3
 ) -> dict[str, Timing]:
-    """Call functions in turn, a tenth of ``seconds`` a turn, at least ``least`` times after once that is not counted.
+    """Call functions in turn, a fortieth of ``seconds`` a turn, at least ``least`` times after once that is not counted.
 
     A function that takes longer than its share is called only as often as it must be; the others get theirs all the
     same.

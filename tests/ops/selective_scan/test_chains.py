@@ -54,8 +54,8 @@ def errors_of(got: list[Tensor], want: list[Tensor]) -> list[float]:
 
 
 def gradients(y: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    """Those of a weighted sum, the weights dense in memory or expanded over a stride of zero."""
-    return [y, *torch.autograd.grad((y * noise(*y.shape, seed=9).to(y)).sum(), leaves)]
+    """Of a sum with weights that every precision holds exactly: what enters backward is the same in all of them."""
+    return [y, *torch.autograd.grad((y * noise(*y.shape, seed=9).bfloat16().to(y)).sum(), leaves)]
 
 
 @PRECISIONS
