@@ -184,9 +184,14 @@ def test_steady_steps_remember_long(simd: str, size: float, bound: float) -> Non
         softplus=True,
     )  # fmt: skip
     exact = SequenceInputs(*(t if t is None else t.double() for t in inputs[:-1]), softplus=True)
-    want = reference.sequence_scan(exact)[0]
-    error = (cpu.sequence_forward(inputs, False)[0] - want).abs().amax((0, 2))
-    assert (error / want.abs().amax((0, 2))).max() <= bound
+    want = reference.sequence_scan(exact)
+    got = cpu.sequence_forward(inputs, True)
+    grads = about_one(1, channels, length), about_one(1, channels, 1)
+    g_u = cpu.sequence_backward(*grads, inputs, got[2])[0]
+    want_g_u = reference.sequence_backward(grads[0].double(), grads[1].double(), exact, want[0].new_empty(0))[0]
+    for a, b in ((got[0], want[0]), (g_u, want_g_u)):
+        error = (a - b).abs().amax((0, 2))
+        assert (error / b.abs().amax((0, 2))).max() <= bound
 
 
 def test_what_came_before_nan_is_right(simd: str) -> None:

@@ -2,7 +2,7 @@
 #ifndef MEDMAMBA_BACKWARD_H
 #define MEDMAMBA_BACKWARD_H
 
-#include "block.h"
+#include "steady.h"
 
 /* Vectors of channels whose steps are in memory at a time; the task may have more. */
 #define VECTORS_AT_ONCE 4
@@ -52,8 +52,10 @@ typedef struct {
     int64_t v, u, n, states;
 } tile_place;
 
-/* Recomputes the tile's states from h, keeping each step's decay and the state before it. */
-INLINE void recompute_tile(const int wide, const int count, backward_memory *memory, const tile_place *at, vec *h) {
+/* Recomputes the tile's states from h, keeping each step's decay and the state before it. `drift` is what each decay
+ * lacks, see steady.h. */
+INLINE void recompute_tile(const int wide, const int count, backward_memory *memory, const tile_place *at, vec *h,
+                           vec *drift) {
     const int tile = wide * count;
     const int64_t steps = memory->steps.steps, states = at->states;
     const scan_lane *lane = memory->steps.lane + at->u;
@@ -61,7 +63,15 @@ INLINE void recompute_tile(const int wide, const int count, backward_memory *mem
     vec *past = memory->past;
     for (int w = 0; w < wide; w++) {
         const vec *a2 = memory->params.a2 + (at->v + w) * states + at->n;
-        fill_decay(past + tile + w * count, 2 * tile, count, lane + w, 0, steps, a2);
+        vec *decay = past + tile + w * count;
+        if (lane[w].steady) {
+            fill_steady_decay(decay, 2 * tile, count, lane + w, steps, a2, drift + w * count);
+        } else {
+            fill_decay(decay, 2 * tile, count, lane + w, 0, steps, a2);
+            for (int j = 0; j < count; j++) {
+                drift[w * count + j] = v_set(0.0f);
+            }
+        }
     }
     for (int64_t t = 0; t < steps; t++, b += states, past += 2 * tile) {
         UNROLL
@@ -77,7 +87,8 @@ INLINE void recompute_tile(const int wide, const int count, backward_memory *mem
 }
 
 /* The reverse recurrence of the tile, s = decay * (s' + g_y C), and all that hangs on it. */
-INLINE void reverse_tile(const int wide, const int count, backward_memory *memory, const tile_place *at) {
+INLINE void reverse_tile(const int wide, const int count, backward_memory *memory, const tile_place *at,
+                         const vec *drift) {
     const int tile = wide * count;
     const int64_t states = at->states, place = at->v * states + at->n;
     const vec *a2 = memory->params.a2 + place;
@@ -124,6 +135,7 @@ INLINE void reverse_tile(const int wide, const int count, backward_memory *memor
     }
     UNROLL
     for (int i = 0; i < tile; i++) {
+        s[i] = v_fma(s[i], v_mul(v_set((float)memory->steps.steps), drift[i]), s[i]);
         memory->carry[place + i / count * states + i % count] = s[i];
         memory->g_a[place + i / count * states + i % count] = g_a[i];
     }
@@ -131,13 +143,13 @@ INLINE void reverse_tile(const int wide, const int count, backward_memory *memor
 
 INLINE void tile_back(const int wide, const int count, const scan_problem *problem, backward_memory *memory,
                       const scan_task *task, const float *saved, const tile_place *at) {
-    vec h[TILE];
+    vec h[TILE], drift[TILE];
     for (int w = 0; w < wide; w++) {
         const float *from = saved + at->n * problem->channels + (at->v + w) * SCAN_WIDTH;
         read_states(h + w * count, from, count, problem->channels, lanes_of(task, at->v + w));
     }
-    recompute_tile(wide, count, memory, at, h);
-    reverse_tile(wide, count, memory, at);
+    recompute_tile(wide, count, memory, at, h, drift);
+    reverse_tile(wide, count, memory, at, drift);
 }
 
 /* `count` states from n on of all vectors in memory, the first of them being v of the task. */
@@ -273,7 +285,9 @@ static void block_back(const scan_problem *problem, const scan_gradient *gradien
                               memory->params.bias + v, NULL, memory->params.bound + v};
         load_channels(steps, problem, &params, &part);
         for (int64_t u = 0; u < params.vectors; u++) {
-            step_sizes(steps->lane + u, &params, u, steps->steps, problem);
+            scan_lane *lane = steps->lane + u;
+            step_sizes(lane, &params, u, steps->steps, problem);
+            lane->steady = steady_sizes(lane, params.bound[u], steps->steps);
         }
         gather(steps->lane->y, &gradient->y, &part, steps);
         clear_sums(memory, params.vectors);

@@ -25,10 +25,11 @@ typedef struct {
     vec delta[SCAN_BLOCK], du[SCAN_BLOCK];           /* du: delta * u */
     vec y[SCAN_BLOCK];                               /* output, or its gradient */
     vec g_delta[SCAN_BLOCK], g_du[SCAN_BLOCK];       /* backward only */
-    vec middle, spread; /* where steps are steady, see steady.h: z is the way from the middle, no longer than spread */
-    int64_t clamp; /* whether some delta * a2 may leave the range in which exp2 needs no clamping */
+    vec middle, spread; /* where steps are steady, see steady.h: of delta, and the furthest way from it */
+    int64_t clamp;  /* whether some delta * a2 may leave the range in which exp2 needs no clamping */
+    int64_t steady; /* backward only */
     /* at equal places in their pages, lanes would fight for cache lines */
-    char skew[5 * 64 - 2 * sizeof(vec) - sizeof(int64_t)];
+    char skew[5 * 64 - 2 * sizeof(vec) - 2 * sizeof(int64_t)];
 } scan_lane;
 
 #define LANE_VECTORS (sizeof(scan_lane) / sizeof(vec)) /* from a lane's array to the next lane's */

@@ -1,5 +1,5 @@
-/* The forward scan of a block of steps whose sizes hardly change, as most do in trained networks: a channel's bias sets
- * the size, the image moves it by a few percent.
+/* Blocks of steps whose sizes hardly change, as most do in trained networks: a channel's bias sets the size, the image
+ * moves it by a few percent. The forward scan of such a block, and its decays for the backward scan.
  *
  * Step sizes are softplus(x) with x close to a middle x0, and softplus becomes its Taylor polynomial there. A decay is
  * exp(delta A) = exp(middle A) exp(away A) with a small away = delta - middle: one exponential a block and state, and a
@@ -28,6 +28,12 @@ INLINE vec softplus_away(const softplus_slopes *slopes, vec r) {
     return v_mul(r, v_fma(v_fma(slopes->third, r, slopes->second), r, slopes->first));
 }
 
+/* Whether polynomials serve all decays of a lane. */
+INLINE int decays_are_steady(const scan_lane *lane, vec bound) {
+    return v_all_below(v_mul(lane->spread, bound), STEADY_CUBIC * LOG2_E) &&
+           v_all_below(v_mul(v_abs(lane->middle), bound), STEADY_MIDDLE * LOG2_E);
+}
+
 /* Whether the steps of a lane are steady. If so, makes what steady_states takes: middle, spread, z = delta - middle,
  * and du. Past the last step, up to a whole group, u is 0. */
 APART int steady_steps(scan_lane *lane, const scan_params *params, int64_t v, int64_t steps) {
@@ -52,8 +58,7 @@ APART int steady_steps(scan_lane *lane, const scan_params *params, int64_t v, in
     lane->middle = middle[0];
     lane->spread = v_max(v_abs(softplus_away(&slopes, v_sub(low, middle_x[0]))),
                          v_abs(softplus_away(&slopes, v_sub(high, middle_x[0]))));
-    if (!v_all_below(v_mul(lane->spread, params->bound[v]), STEADY_CUBIC * LOG2_E) ||
-        !v_all_below(v_mul(lane->middle, params->bound[v]), STEADY_MIDDLE * LOG2_E)) {
+    if (!decays_are_steady(lane, params->bound[v])) {
         return 0;
     }
     for (int64_t t = 0; t < steps; t++) {
@@ -98,30 +103,44 @@ INLINE void decay_polynomials(decay_polynomial *to, const scan_lane *lane, const
     }
 }
 
+/* Whether polynomials of degree 2 serve `count` states, one or two. */
+INLINE int squares_do(const int count, const scan_lane *lane, const vec *a2) {
+    return v_all_below(v_mul(lane->spread, v_max(v_abs(a2[0]), v_abs(a2[count - 1]))), STEADY_SQUARE * LOG2_E);
+}
+
+/* Coefficients of the polynomial of that degree. */
+INLINE void shorten(const int degree, vec *p, const decay_polynomial *decay) {
+    const float spare = degree == 3 ? STEADY_CUBIC * STEADY_CUBIC / 16.0f : STEADY_SQUARE * STEADY_SQUARE / 8.0f;
+    UNROLL
+    for (int i = 0; i <= degree; i++) {
+        p[i] = decay->p[i];
+    }
+    p[degree - 1] = v_fma(p[degree - 1], v_set(spare), p[degree - 1]);
+}
+
+INLINE vec decay_at(const int degree, const vec *p, vec away) {
+    vec a = p[degree];
+    UNROLL
+    for (int i = degree - 1; i >= 0; i--) {
+        a = v_fma(a, away, p[i]);
+    }
+    return a;
+}
+
 /* `count` states (one or two) through a block with decays of that degree: y += C h. */
 INLINE void steady_some(const int count, const int degree, vec *RESTRICT state, const decay_polynomial *decay,
                         scan_lane *lane, const float *RESTRICT b, const float *RESTRICT c, int64_t steps, int64_t row) {
-    const float spare = degree == 3 ? STEADY_CUBIC * STEADY_CUBIC / 16.0f : STEADY_SQUARE * STEADY_SQUARE / 8.0f;
     vec h[2], p[2][4];
     UNROLL
     for (int j = 0; j < count; j++) {
         h[j] = state[j];
-        UNROLL
-        for (int i = 0; i <= degree; i++) {
-            p[j][i] = decay[j].p[i];
-        }
-        p[j][degree - 1] = v_fma(p[j][degree - 1], v_set(spare), p[j][degree - 1]);
+        shorten(degree, p[j], decay + j);
     }
     for (int64_t t = 0; t < steps; t++, b += row, c += row) {
         vec away = lane->z[t], entry = lane->du[t], sum = lane->y[t];
         UNROLL
         for (int j = 0; j < count; j++) {
-            vec a = p[j][degree];
-            UNROLL
-            for (int i = degree - 1; i >= 0; i--) {
-                a = v_fma(a, away, p[j][i]);
-            }
-            h[j] = v_fma(a, h[j], v_mul(entry, v_set(b[j])));
+            h[j] = v_fma(decay_at(degree, p[j], away), h[j], v_mul(entry, v_set(b[j])));
             sum = v_fma(h[j], v_set(c[j]), sum);
         }
         lane->y[t] = sum;
@@ -135,8 +154,7 @@ INLINE void steady_some(const int count, const int degree, vec *RESTRICT state, 
 INLINE void steady_count(const int count, vec *state, const decay_polynomial *decay, scan_lane *lane, const vec *a2,
                          const scan_steps *steps, int64_t n, int64_t states) {
     const float *b = steps->b + n, *c = steps->c + n;
-    vec bound = v_max(v_abs(a2[0]), v_abs(a2[count - 1]));
-    if (v_all_below(v_mul(lane->spread, bound), STEADY_SQUARE * LOG2_E)) {
+    if (squares_do(count, lane, a2)) {
         steady_some(count, 2, state, decay, lane, b, c, steps->steps, states);
     } else {
         steady_some(count, 3, state, decay, lane, b, c, steps->steps, states);
@@ -155,6 +173,50 @@ APART void steady_states(vec *h, scan_lane *lane, const vec *a2, const scan_step
         if (n < end) {
             steady_count(1, h + n, decay + (n - first), lane, a2 + n, steps, n, states);
         }
+    }
+}
+
+/* For the backward scan, where delta is known: whether a lane's decays are steady. Sets middle and spread. */
+APART int steady_sizes(scan_lane *lane, vec bound, int64_t steps) {
+    const vec half = v_set(0.5f);
+    vec low = lane->delta[0], high = low;
+    for (int64_t t = 1; t < steps; t++) {
+        low = v_min(lane->delta[t], low), high = v_max(lane->delta[t], high);
+    }
+    lane->middle = v_mul(half, v_add(low, high));
+    lane->spread = v_mul(half, v_sub(high, low));
+    return decays_are_steady(lane, bound);
+}
+
+/* Writes decay[t * stride + j] of `count` states (one or two) with polynomials of that degree. */
+INLINE void steady_decay_of(vec *RESTRICT to, const int stride, const int count, const int degree,
+                            const decay_polynomial *decay, const scan_lane *lane, int64_t steps) {
+    vec p[2][4], middle = lane->middle;
+    UNROLL
+    for (int j = 0; j < count; j++) {
+        shorten(degree, p[j], decay + j);
+    }
+    for (int64_t t = 0; t < steps; t++, to += stride) {
+        vec away = v_sub(lane->delta[t], middle);
+        UNROLL
+        for (int j = 0; j < count; j++) {
+            to[j] = decay_at(degree, p[j], away);
+        }
+    }
+}
+
+/* The decays of `count` states (one or two) of a steady lane, and the drift of each. */
+INLINE void fill_steady_decay(vec *to, const int stride, const int count, const scan_lane *lane, int64_t steps,
+                              const vec *a2, vec *drift) {
+    decay_polynomial decay[2];
+    decay_polynomials(decay, lane, a2, count);
+    for (int j = 0; j < count; j++) {
+        drift[j] = decay[j].drift;
+    }
+    if (squares_do(count, lane, a2)) {
+        steady_decay_of(to, stride, count, 2, decay, lane, steps);
+    } else {
+        steady_decay_of(to, stride, count, 3, decay, lane, steps);
     }
 }
 
