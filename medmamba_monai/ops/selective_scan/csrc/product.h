@@ -7,7 +7,6 @@
 
 /* A tile of the result lives in registers: ROWS rows of one panel. Twelve sums hide the latency of a multiply-add on
  * all machines at hand, and leave registers for what they are made of. */
-#define PANEL_VECTORS (PANEL / SCAN_WIDTH)
 #if SCAN_WIDTH == 16
 #define ROWS 12
 #elif SCAN_WIDTH == 8 || defined(__aarch64__)

@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+#define PANEL_VECTORS (PANEL / SCAN_WIDTH)
+
 /* x times the logistic function of x */
 INLINE void v_silu(const vec *x, vec *y) {
     vec z[GROUP];
@@ -15,18 +17,38 @@ INLINE void v_silu(const vec *x, vec *y) {
     EACH(y[i] = v_div(x[i], v_add(v_set(1.0f), z[i])))
 }
 
-/* to = (from - mean) / sqrt(variance + epsilon); both may be one */
+/* The sum of several running sums: one addition need not wait for the one before. */
+INLINE float add_up(const vec *sums) {
+    vec sum = sums[0];
+    for (int j = 1; j < PANEL_VECTORS; j++) {
+        sum = v_add(sum, sums[j]);
+    }
+    return v_sum(sum);
+}
+
+/* to = (from - mean) / sqrt(variance + epsilon); both may be one. `width` is a multiple of PANEL. */
 static void normalise_row(float *to, const float *from, int64_t width, float epsilon) {
-    vec sum = v_set(0.0f), squares = sum, mean, scale;
-    for (int64_t i = 0; i < width; i += SCAN_WIDTH) {
-        sum = v_add(sum, v_load(from + i));
+    const float share = 1.0f / (float)width;
+    vec sums[PANEL_VECTORS], squares[PANEL_VECTORS], mean, scale;
+    UNROLL
+    for (int j = 0; j < PANEL_VECTORS; j++) {
+        sums[j] = squares[j] = v_set(0.0f);
     }
-    mean = v_set(v_sum(sum) / (float)width);
-    for (int64_t i = 0; i < width; i += SCAN_WIDTH) {
-        vec away = v_sub(v_load(from + i), mean);
-        squares = v_fma(away, away, squares);
+    for (int64_t i = 0; i < width; i += PANEL) {
+        UNROLL
+        for (int j = 0; j < PANEL_VECTORS; j++) {
+            sums[j] = v_add(sums[j], v_load(from + i + j * SCAN_WIDTH));
+        }
     }
-    scale = v_set(1.0f / sqrtf(v_sum(squares) / (float)width + epsilon));
+    mean = v_set(add_up(sums) * share);
+    for (int64_t i = 0; i < width; i += PANEL) {
+        UNROLL
+        for (int j = 0; j < PANEL_VECTORS; j++) {
+            vec away = v_sub(v_load(from + i + j * SCAN_WIDTH), mean);
+            squares[j] = v_fma(away, away, squares[j]);
+        }
+    }
+    scale = v_set(1.0f / sqrtf(add_up(squares) * share + epsilon));
     for (int64_t i = 0; i < width; i += SCAN_WIDTH) {
         v_store(to + i, v_mul(v_sub(v_load(from + i), mean), scale));
     }

@@ -188,14 +188,14 @@ static void forward_task(void *context, int64_t index, int worker) {
     job->kernel->forward(job->problem, &output, &task, worker_scratch(&job->pool, worker));
 }
 
-/* Channels of a forward task: up to six vectors (their steps fit the L1 cache), fewer if that feeds more threads. */
+/* Channels of a forward task: up to twelve vectors, fewer if that feeds more threads. */
 static int64_t forward_chunk(const scan_problem *problem, int64_t width, int64_t threads) {
     int64_t vectors = (problem->channels / problem->groups + width - 1) / width;
     int64_t lists = problem->batch * problem->groups, best = 1, best_cost = INT64_MAX;
-    for (int64_t each = 6; each >= 1; each--) {
+    for (int64_t each = 12; each >= 1; each--) {
         int64_t tasks = lists * ((vectors + each - 1) / each);
         int64_t rounds = (tasks + threads - 1) / threads;
-        int64_t cost = rounds * (8 * each + 1); /* a task's shared work costs about an eighth of a vector */
+        int64_t cost = rounds * (4 * each + 1); /* a task's shared work costs about a quarter of a steady vector */
         if (cost < best_cost) {
             best = each, best_cost = cost;
         }
