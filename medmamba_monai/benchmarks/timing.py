@@ -26,7 +26,7 @@ class Timing(NamedTuple):
 def measure_together(
     functions: Mapping[str, Callable[[], object]], seconds: float = 1.0, least: int = 3
 ) -> dict[str, Timing]:
-    """Call functions in turn, a fortieth of ``seconds`` a turn, at least ``least`` times after once that is not counted.
+    """Call functions in turn, a fortieth of ``seconds`` at a time, at least ``least`` times after one not counted.
 
     A function that takes longer than its share is called only as often as it must be; the others get theirs all the
     same.

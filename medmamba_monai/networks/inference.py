@@ -6,7 +6,7 @@ becomes one multiply-add, which also gathers the branch's half of the channels i
 
 In two dimensions, patch embedding, patch merging and whole blocks then become calls of the C library, if its scan may
 be used and halves of the channels are multiples of 16, and all of them together one call for a batch of a few images.
-What the library does not serve (GPUs, other types, gradients, tracing) goes on through the folded modules.
+What the library does not serve (GPUs, other types, gradients, tracing, torch.func) goes on through the folded modules.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError
 from ..ops.selective_scan import dispatch
+from ..ops.selective_scan.differentiable import is_transformed
 from ..ops.selective_scan.packed import Packed, PackedChain
 from ..ops.selective_scan.packed_block import BlockWeights, PackedBlock
 from ..ops.selective_scan.packed_patches import PackedEmbedding, PackedMerging
@@ -73,6 +74,7 @@ def _serves(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
         and not torch.compiler.is_compiling()
+        and not is_transformed([x])
     )
 
 

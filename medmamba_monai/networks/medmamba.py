@@ -243,7 +243,7 @@ class SSConvSSMBlock(nn.Module):
         left = channels_last(self.conv_branch(channels_first(left)))
         right = self.drop_path(self.mixer(self.norm(right)))
         if not torch.jit.is_scripting():  # noqa: SIM102  (TorchScript leaves out what is within)
-            if chains.fuses(x, self.mixer.scan_backend):
+            if chains.fuses(x, self.mixer.scan_backend, (left, right)):
                 return chains.interleave_add(x, left, right)
         return x + interleave(left, right)
 
@@ -278,7 +278,7 @@ class ScanMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, *spatial, dim) to the same shape."""
         if not torch.jit.is_scripting():  # noqa: SIM102  (TorchScript leaves out what is within)
-            if chains.fuses(x, self.scan_backend):
+            if chains.fuses(x, self.scan_backend, self.parameters()):
                 return self._fused(x)
         hidden, gate = self.in_proj(x).chunk(2, dim=-1)
         hidden = channels_last(F.silu(self.conv(channels_first(hidden))))

@@ -204,7 +204,7 @@ def index_table(scan: str, spatial: tuple[int, ...], device: torch.device | str 
     if table is None:
         with torch.inference_mode(False):  # a table first made at inference must serve training later
             table = make_table(scan, list(key[1]), torch.device(device))
-        if type(table) is Tensor:
+        if type(table) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(table):
             if len(_tables) >= _MAX_TABLES:
                 _tables.clear()
             _tables[key] = table

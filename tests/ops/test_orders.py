@@ -86,6 +86,14 @@ def test_a_table_made_at_inference_serves_training() -> None:
     assert index_table("cross", (11, 13)) is table
 
 
+def test_a_table_made_inside_torch_func_serves_outside() -> None:
+    def count(x: torch.Tensor) -> torch.Tensor:
+        return x * index_table("cross", (13, 11)).sum()
+
+    assert torch.func.grad(count)(torch.ones(())) == 4 * sum(range(143))
+    assert index_table("cross", (13, 11)).data_ptr()
+
+
 def test_scripts() -> None:
     scripted = torch.jit.script(make_table)
     for scan in SCANS:

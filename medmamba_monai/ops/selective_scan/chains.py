@@ -6,15 +6,18 @@ same. All have gradients. Imports dispatch, the scans' operators and, when they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..orders import Strides
-from . import dispatch, triton
+from . import dispatch, exportable, triton
 from .contract import DirectionalInputs, check_directional
+from .differentiable import gradients, is_transformed
 from .functional import flatten_strides, needs_gradients
 from .library import DIRECTIONAL, OPERATORS, TAGS, autocast
 
@@ -41,15 +44,16 @@ def _runs_triton(device_type: str, backend: str | None) -> bool:
 _runs_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def fuses(x: Tensor, backend: str | None = None) -> bool:
+def fuses(x: Tensor, backend: str | None = None, others: Iterable[Tensor] = ()) -> bool:
     """Whether the chains below run on ``x``: where the scan would take the Triton backend, but not in float64.
 
     A graph that is exported to run without this package keeps to PyTorch's own operators, unless the backend is named.
+    So do ``torch.func`` and forward-mode derivatives of ``x`` and of what ``others`` go into the chain.
 
     Raises:
         BackendError: when the backend named cannot run here.
     """
-    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16) or is_transformed([x]) or is_transformed(others):
         return False
     exporting = torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
     return not (exporting and backend is None) and _runs_triton(x.device.type, backend)
@@ -118,7 +122,15 @@ def _convolve_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None
     ctx.save_for_backward(*inputs)
 
 
-def _convolve_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+def _plain_convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    convolution = F.conv2d if weight.dim() == 4 else F.conv3d
+    wide = x.float().movedim(-1, 1), weight.float(), bias.float()
+    return F.silu(convolution(*wide, padding=1, groups=len(weight))).movedim(1, -1).to(x.dtype)
+
+
+def _convolve_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():  # create_graph=True: these gradients are to be differentiated themselves
+        return tuple(gradients(_plain_convolve, ctx.saved_tensors, [grad]))
     return cast("tuple[Tensor, ...]", torch.ops.medmamba.depthwise_silu_backward(grad, *ctx.saved_tensors))
 
 
@@ -150,6 +162,9 @@ def _interleave_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
 
 def _interleave_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
     residual, left, right = ctx.dtypes
+    if torch.is_grad_enabled():
+        halves = grad.unflatten(-1, (-1, 2)).unbind(-1)
+        return grad.to(residual), halves[0].to(left), halves[1].to(right)
     return (grad.to(residual), *torch.ops.medmamba.interleave_add_backward(grad, left, right))
 
 
@@ -183,8 +198,19 @@ def _scan_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
     ctx.save_for_backward(*tensors, weight, bias, gate, *output[1:])
 
 
+def _plain_scan(epsilon: float, *arguments: Tensor) -> Tensor:
+    u, *tensors, weight, bias, gate = arguments
+    y = exportable.directional_scan(u.float(), *tensors)
+    return (F.layer_norm(y, weight.shape, weight.float(), bias.float(), epsilon) * F.silu(gate.float())).to(gate.dtype)
+
+
 def _scan_vjp(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, weight, bias, gate, total, saved = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        *found, g_weight, g_bias, g_gate = gradients(
+            partial(_plain_scan, ctx.epsilon), [*tensors, weight, bias, gate], [grad]
+        )
+        return (*found, None, g_weight, g_bias, None, g_gate, None)
     grads = torch.ops.medmamba.scan_norm_gate_backward(
         grad, *tensors, ctx.strides, weight, bias, ctx.epsilon, gate, total, saved
     )

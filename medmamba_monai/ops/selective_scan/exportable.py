@@ -1,4 +1,6 @@
-"""The directional scan with aten operators only and no custom code, for TorchScript, torch.export and ONNX.
+"""Both scans with aten operators only and no custom code, for what operators of our own take no part in.
+
+That is TorchScript, torch.export and ONNX for the directional scan, and for both what differentiable.py lists.
 
 Chunks keep the graph small: first every chunk runs from a zero state, all chunks at once, keeping the products of its
 decays; then the chunks' end states are carried along, in log2 of as many steps as there are chunks. All products are of
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["directional_scan"]
+__all__ = ["directional_scan", "selective_scan"]
 
 
 def _visit(tensor: Tensor, order: Tensor) -> Tensor:
@@ -86,3 +88,35 @@ def directional_scan(
     steps = torch.arange(order.shape[1], device=order.device).expand_as(order)
     inverse = torch.empty_like(order).scatter(1, order, steps)  # sorting would do too, at run time
     return _visit(y, inverse).sum(2).to(dtype)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Plain scan; arguments as in :class:`~.contract.SequenceInputs`, results y and the last state."""
+    dtype, groups = u.dtype, B.shape[1]
+    if dtype != torch.float64:
+        u, delta, A, B, C = u.float(), delta.float(), A.float(), B.float(), C.float()
+    if delta_bias is not None:
+        delta = delta + delta_bias.to(delta).unsqueeze(1)
+    delta = F.softplus(delta) if softplus else delta
+    by_step, delta = u.transpose(1, 2), delta.transpose(1, 2)  # (batch, L, E)
+    B, C = B.permute(0, 3, 1, 2).unsqueeze(3), C.permute(0, 3, 1, 2).unsqueeze(3)  # (batch, L, G, 1, N)
+    decay = torch.exp(delta.unsqueeze(-1) * A)
+    entry = ((delta * by_step).unflatten(2, [groups, -1]).unsqueeze(-1) * B).flatten(2, 3)
+    if initial_state is not None:
+        first = entry.narrow(1, 0, 1) + decay.narrow(1, 0, 1) * initial_state.to(decay).unsqueeze(1)
+        entry = torch.cat([first, entry.narrow(1, 1, entry.shape[1] - 1)], 1)
+    states = _recurrence(decay, entry)
+    y = (states.unflatten(2, [groups, -1]) * C).sum(-1).flatten(2, 3)
+    if D is not None:
+        y = y + D.to(y) * by_step
+    return y.transpose(1, 2).to(dtype), states.select(1, -1)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ..orders import Strides
-from . import library  # noqa: F401  (importing it registers the operators)
+from . import exportable, library  # noqa: F401  (importing it registers the operators)
 from .contract import DirectionalInputs, SequenceInputs, check_directional, check_sequence
+from .differentiable import needs_plain_operators
 
 __all__ = ["directional_scan", "flatten_strides", "needs_gradients", "selective_scan"]
 
@@ -80,7 +81,8 @@ def directional_scan(
 
     Raises:
         ConfigError: for shapes, dtypes or devices that do not fit.
-        BackendError: when the backend named cannot run here.
+        BackendError: when the backend named cannot run here, or inside ``torch.func`` and forward-mode derivatives,
+            where no backend may be named.
 
     Example:
         >>> from medmamba_monai.ops import index_table
@@ -93,6 +95,9 @@ def directional_scan(
     """
     inputs = DirectionalInputs(u, dt, A, B, C, D, dt_weight, dt_bias, order)
     check_directional(inputs)
+    if needs_plain_operators(inputs, backend):
+        with torch.autocast(u.device.type, enabled=False):
+            return exportable.directional_scan(*inputs)
     walk = flatten_strides(strides, order)
     return torch.ops.medmamba.directional_scan(*inputs, walk, backend or "", needs_gradients(inputs))[0]
 
@@ -132,7 +137,8 @@ def selective_scan(
 
     Raises:
         ConfigError: for shapes, dtypes or devices that do not fit.
-        BackendError: when the backend named cannot run here.
+        BackendError: when the backend named cannot run here, or inside ``torch.func`` and forward-mode derivatives,
+            where no backend may be named.
 
     Example:
         >>> u, delta = torch.ones(2, 8, 10), torch.full((2, 8, 10), 0.1)
@@ -143,7 +149,11 @@ def selective_scan(
     """
     inputs = SequenceInputs(u, delta, A, _grouped(B, u), _grouped(C, u), D, delta_bias, initial_state, delta_softplus)
     check_sequence(inputs)
-    y, last, _ = torch.ops.medmamba.selective_scan(*inputs, backend or "", needs_gradients(inputs))
+    if needs_plain_operators(inputs, backend):
+        with torch.autocast(u.device.type, enabled=False):
+            y, last = exportable.selective_scan(*inputs)
+    else:
+        y, last, _ = torch.ops.medmamba.selective_scan(*inputs, backend or "", needs_gradients(inputs))
     if z is not None:
         y = y * F.silu(z)
     return (y, last) if return_last_state else y

@@ -1,17 +1,19 @@
 """The scans as operators of torch.library, so that autograd, autocast, torch.compile and torch.export know them.
 
-One functional operator pair a scan, whatever the backend: its name is an argument. Imports contract and dispatch.
+One functional operator pair a scan, whatever the backend: its name is an argument. Imports contract, dispatch and
+what differentiates again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import dispatch
+from . import differentiable, dispatch, exportable
 from .contract import DirectionalInputs, ScanBackend, SequenceInputs
 
 __all__ = ["DIRECTIONAL", "OPERATORS", "TAGS", "autocast", "state_dtype"]
@@ -117,6 +119,8 @@ def _directional_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
 
 def _directional_vjp(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, saved = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph=True: these gradients are to be differentiated themselves
+        return (*differentiable.gradients(exportable.directional_scan, tensors, [grad]), None, None, None)
     grads = torch.ops.medmamba.directional_scan_backward(grad, *tensors, ctx.strides, saved, ctx.backend)
     return (*grads, None, None, None, None)
 
@@ -128,6 +132,9 @@ def _sequence_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 def _sequence_vjp(ctx: Any, grad: Tensor, grad_last: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, saved = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        function = partial(exportable.selective_scan, softplus=ctx.softplus)
+        return (*differentiable.gradients(function, tensors, [grad, grad_last]), None, None, None)
     grads = torch.ops.medmamba.selective_scan_backward(grad, grad_last, *tensors, saved, ctx.softplus, ctx.backend)
     present = [None if t is None else g for t, g in zip(tensors, grads, strict=True)]
     return (*present, None, None, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 
@@ -82,6 +82,15 @@ def error(result: Tensor, truth: Tensor) -> float:
     """Largest difference over the largest magnitude of the truth."""
     assert result.shape == truth.shape
     return ((result.double() - truth.double()).abs().max() / truth.double().abs().max().clamp_min(1e-30)).item()
+
+
+def second(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    """Gradients of a number made of all first gradients."""
+    leaves = [t.detach().clone().requires_grad_() for t in tensors]
+    y = function(*leaves)
+    first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+    number = sum(((i + 1) * g.sin().sum() for i, g in enumerate(first)), y.new_zeros(()))  # no two gradients alike
+    return list(torch.autograd.grad(number, leaves))
 
 
 def to(inputs: DirectionalInputs, dtype: torch.dtype) -> DirectionalInputs:

@@ -138,6 +138,39 @@ def test_interleave_and_residual(residual: torch.dtype, left: torch.dtype, devic
     assert max(errors_of(got, want)) <= TOLERANCES[torch.bfloat16 if torch.bfloat16 in (residual, left) else y.dtype]
 
 
+def test_second_derivatives(device: str) -> None:
+    """Backward passes that are to be differentiated go through PyTorch's own operators."""
+    conv, norm = nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.LayerNorm(3)
+    inputs = problems.directional((1, 4), channels=3, scan="raster", dtype=torch.float32)
+    order, gate, pixels = inputs.order.to(device), noise(1, 4, 3).float(), noise(1, 1, 4, 3).float()
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return torch.ops.medmamba.depthwise_silu(x, weight, bias)
+        return F.silu(F.conv2d(x.movedim(-1, 1), weight, bias, padding=1, groups=3)).movedim(1, -1)
+
+    def interleave(residual: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        if residual.dtype == torch.float32:
+            return chains.interleave_add(residual, left, right).sin()
+        return (residual + torch.stack([left, right], -1).flatten(-2)).sin()
+
+    def scan(*tensors: Tensor) -> Tensor:
+        *scanned, weight, bias, gate = tensors
+        if gate.dtype == torch.float32:
+            return torch.ops.medmamba.scan_norm_gate(*scanned, order, [], weight, bias, 1e-5, gate, True)[0]
+        y = reference.directional_scan(DirectionalInputs(*scanned, inputs.order))
+        return F.layer_norm(y, (3,), weight, bias) * F.silu(gate)
+
+    for chain, tensors in (
+        (convolve, [pixels, conv.weight, conv.bias]),
+        (interleave, [noise(2, 6).float(), noise(2, 3, seed=1).float(), noise(2, 3, seed=2).float()]),
+        (scan, [*inputs[:-1], norm.weight, norm.bias, gate]),
+    ):
+        got = problems.second(chain, [t.detach().to(device) for t in tensors])
+        want = problems.second(chain, [t.detach().double() for t in tensors])
+        assert max(errors_of(got, want)) <= 1e-3
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each chain ran."""
@@ -197,7 +230,7 @@ def test_a_block_under_autocast(device: str, calls: Counter[str], monkeypatch: p
     x = noise(2, 2, 2, 8, seed=2)
     got = of_block(make_block((2, 2), "triton").to(device), x.float().to(device), torch.bfloat16)
     assert calls["gated"] == calls["gated_backward"] == 1
-    monkeypatch.setattr(chains, "fuses", lambda x, backend: False)
+    monkeypatch.setattr(chains, "fuses", lambda *_: False)
     plain = of_block(make_block((2, 2), "triton").to(device), x.float().to(device), torch.bfloat16)
     assert calls["gated"] == 1
     want = of_block(make_block((2, 2), "reference").double(), x, None)
