@@ -28,7 +28,7 @@ class Row(NamedTuple):
     key_metric: str = "balanced_accuracy"
     window: list[float] | None = None
     size: tuple[int, ...] = (32, 40)
-    quick: bool = False  # checks that hardly depend on the modality are made in every run, not only in slow ones
+    quick: bool = False  # trained in every run, not only in slow ones: one of each kind that trains fast
 
 
 TABLE = [
@@ -54,14 +54,17 @@ TABLE = [
 ]
 
 
-def _rows(slow: bool) -> Any:
-    """Run a test for every row; where ``slow``, rows that are not quick are left to the slow run."""
-    marks = [[pytest.mark.slow] if slow and not row.quick else [] for row in TABLE]
+def _rows(trains: bool) -> Any:
+    """Run a test for every row; where it ``trains``, rows that are not quick are left to the slow run.
+
+    So each bundle is trained in one of the two runs, not in both.
+    """
+    marks = [[pytest.mark.slow] if trains and not row.quick else [] for row in TABLE]
     params = [pytest.param(row, id=row.name, marks=mark) for row, mark in zip(TABLE, marks, strict=True)]
     return pytest.mark.parametrize("row", params, indirect=True, scope="module")
 
 
-every_row, thorough = _rows(slow=False), _rows(slow=True)
+every_row, trained_row = _rows(trains=False), _rows(trains=True)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +74,15 @@ def row(request: pytest.FixtureRequest) -> Row:
 
 
 @pytest.fixture(scope="module")
-def trained(row: Row, tmp_path_factory: pytest.TempPathFactory) -> BundleCopy:
-    """The bundle of a row after one epoch and an evaluation."""
-    bundle = copy_bundle(row.name, tmp_path_factory.mktemp(row.name))
-    bundle.run("train")
+def bundle(row: Row, tmp_path_factory: pytest.TempPathFactory) -> BundleCopy:
+    """The bundle of a row and its data."""
+    return copy_bundle(row.name, tmp_path_factory.mktemp(row.name))
+
+
+@pytest.fixture(scope="module")
+def trained(bundle: BundleCopy) -> BundleCopy:
+    """The bundle of a row after one tracked epoch and an evaluation."""
+    bundle.run("train", mlflow=True)
     bundle.run("evaluate")
     return bundle
 
@@ -88,7 +96,7 @@ def test_the_table_has_a_row_a_bundle() -> None:
     assert [row.name for row in TABLE] == sorted(path.name for path in (REPOSITORY / "bundles").iterdir())
 
 
-@every_row
+@trained_row
 def test_training_leaves_weights_and_what_they_need(trained: BundleCopy, row: Row) -> None:
     state = torch.load(trained.root / "models" / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
@@ -103,7 +111,7 @@ def test_training_leaves_weights_and_what_they_need(trained: BundleCopy, row: Ro
     assert config["epochs"] == 1
 
 
-@thorough
+@trained_row
 def test_the_split_is_written_once_and_never_into_the_data(trained: BundleCopy, row: Row) -> None:
     datalist = json.loads((trained.root / "eval" / "datalist.json").read_text())
     parts = [{item["image"] for item in datalist[part]} for part in ("training", "validation", "test")]
@@ -112,12 +120,11 @@ def test_the_split_is_written_once_and_never_into_the_data(trained: BundleCopy, 
     assert {path.suffix for path in trained.data.rglob("*") if path.is_file()} == kinds
 
 
-@thorough
-def test_mlflow_has_one_finished_run(trained: BundleCopy, row: Row, tmp_path: Path) -> None:
+@trained_row
+def test_mlflow_has_one_finished_run(trained: BundleCopy, row: Row) -> None:
     from mlflow.tracking import MlflowClient
 
-    trained.run("train", mlflow=True, output_dir=str(tmp_path), ckpt_dir=str(tmp_path / "models"))
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns.db'}")
+    client = MlflowClient(f"sqlite:///{trained.root / 'eval' / 'mlruns.db'}")
     experiment = client.get_experiment_by_name(row.name)
     (run,) = [r for r in client.search_runs([experiment.experiment_id]) if "train_loss" in r.data.metrics]
     assert run.info.status == "FINISHED"
@@ -125,7 +132,7 @@ def test_mlflow_has_one_finished_run(trained: BundleCopy, row: Row, tmp_path: Pa
     assert {"val_balanced_accuracy", f"val_{row.key_metric}"} <= set(run.data.metrics)
 
 
-@every_row
+@trained_row
 def test_evaluation_agrees_with_scikit_learn(trained: BundleCopy, row: Row) -> None:
     from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
@@ -142,7 +149,7 @@ def test_evaluation_agrees_with_scikit_learn(trained: BundleCopy, row: Row) -> N
     assert metrics["quadratic_kappa"] == pytest.approx(expected)
 
 
-@every_row
+@trained_row
 def test_inference_predicts_what_evaluation_predicted(trained: BundleCopy, tmp_path: Path) -> None:
     names = json.loads((trained.root / "models" / "model.json").read_text())["class_names"]
     trained.run("inference", output_dir=str(tmp_path), batch_size=3)
@@ -157,7 +164,7 @@ def test_inference_predicts_what_evaluation_predicted(trained: BundleCopy, tmp_p
         assert predicted["prediction"] == evaluated["prediction"]
 
 
-@thorough
+@trained_row
 def test_validation_and_inference_see_the_same_tensors(trained: BundleCopy, row: Row) -> None:
     flow, inference = trained.workflow("train"), trained.workflow("inference")
     flow.initialize()
@@ -171,8 +178,8 @@ def test_validation_and_inference_see_the_same_tensors(trained: BundleCopy, row:
 
 
 @every_row
-def test_augmentation_flips_and_turns_only_as_the_modality_allows(trained: BundleCopy, row: Row) -> None:
-    flow = trained.workflow("train")
+def test_augmentation_flips_and_turns_only_as_the_modality_allows(bundle: BundleCopy, row: Row) -> None:
+    flow = bundle.workflow("train")
     transforms = flow.parser["train"]["random_transforms"]
     assert {t["spatial_axis"] for t in transforms if t["_target_"].endswith("RandFlipd")} == row.flips
     turns = [t["rotate_range"] for t in transforms if "rotate_range" in t]
@@ -185,8 +192,8 @@ def test_augmentation_flips_and_turns_only_as_the_modality_allows(trained: Bundl
 
 
 @every_row
-def test_the_recipe_is_that_of_the_modality(trained: BundleCopy, row: Row) -> None:
-    flow = trained.workflow("train")
+def test_the_recipe_is_that_of_the_modality(bundle: BundleCopy, row: Row) -> None:
+    flow = bundle.workflow("train")
     assert flow.parser["class_weights"] is row.weighted
     flow.initialize()
     assert flow.evaluator.state.key_metric_name == f"val_{row.key_metric}"
@@ -194,10 +201,10 @@ def test_the_recipe_is_that_of_the_modality(trained: BundleCopy, row: Row) -> No
     assert type(loss).__name__ == ("OrdinalLoss" if row.key_metric == "quadratic_kappa" else "CrossEntropyLoss")
     assert (loss.weight is not None) is row.weighted
     for mode in ("train", "inference"):
-        assert trained.workflow(mode).parser["window"] == row.window
+        assert bundle.workflow(mode).parser["window"] == row.window
 
 
-@thorough
+@trained_row
 @pytest.mark.parametrize("mode", ["train", "evaluate", "inference"])
 def test_monai_finds_every_property(trained: BundleCopy, mode: str) -> None:
     flow = trained.workflow(mode)
@@ -205,29 +212,29 @@ def test_monai_finds_every_property(trained: BundleCopy, mode: str) -> None:
     assert flow.check_properties() == []
 
 
-@thorough
-def test_the_metadata_fits_the_schema_of_the_zoo(trained: BundleCopy, tmp_path: Path) -> None:
+@every_row
+def test_the_metadata_fits_the_schema_of_the_zoo(bundle: BundleCopy, tmp_path: Path) -> None:
     from monai.bundle import verify_metadata
 
     schema = shutil.copy(REPOSITORY / "configs" / "schema" / "meta_schema_20240725.json", tmp_path)
-    meta = trained.root / "configs" / "metadata.json"
+    meta = bundle.root / "configs" / "metadata.json"
     verify_metadata(meta_file=str(meta), filepath=schema)
-    broken = {key: value for key, value in trained.metadata.items() if key != "task"}
+    broken = {key: value for key, value in bundle.metadata.items() if key != "task"}
     (tmp_path / "metadata.json").write_text(json.dumps(broken))
     with pytest.raises(ValueError, match="task"):
         verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=schema)
 
 
 @every_row
-def test_the_metadata_names_versions_that_exist(trained: BundleCopy, row: Row) -> None:
+def test_the_metadata_names_versions_that_exist(bundle: BundleCopy, row: Row) -> None:
     import medmamba_monai
 
-    assert trained.metadata["name"] == row.name
-    assert trained.metadata["version"] in trained.metadata["changelog"]
-    assert trained.metadata["required_packages_version"]["medmamba_monai"] == medmamba_monai.__version__
+    assert bundle.metadata["name"] == row.name
+    assert bundle.metadata["version"] in bundle.metadata["changelog"]
+    assert bundle.metadata["required_packages_version"]["medmamba_monai"] == medmamba_monai.__version__
 
 
-@thorough
+@trained_row
 def test_the_network_is_what_the_metadata_says(trained: BundleCopy) -> None:
     from monai.bundle import verify_net_in_out
 
@@ -242,7 +249,7 @@ def test_the_network_is_what_the_metadata_says(trained: BundleCopy) -> None:
         verify_net_in_out("network_def", **where, **{"_meta_#network_data_format#outputs#pred#num_channels": 99})
 
 
-@thorough
+@trained_row
 def test_torchscript_export_and_load_give_the_trained_network(trained: BundleCopy, row: Row, tmp_path: Path) -> None:
     from monai.bundle import ckpt_export, load
 
@@ -267,7 +274,7 @@ def test_torchscript_export_and_load_give_the_trained_network(trained: BundleCop
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
 
 
-@thorough
+@trained_row
 def test_load_replaces_the_head(trained: BundleCopy, row: Row) -> None:
     from monai.bundle import load
 
