@@ -25,6 +25,13 @@ SMALL = {
     "progress": False,
 }
 
+# figures and explanations cost ten times what the rest of an evaluation does
+NO_PICTURES: dict[str, dict[str, Any]] = {
+    "train": {"report": False},
+    "evaluate": {"report": False, "explain_examples": 0},
+    "inference": {},
+}
+PICTURES: dict[str, Any] = dict.fromkeys(NO_PICTURES["evaluate"], ...)  # for one run: as without these options
 VOLUME = {"image_size": [40, 32, 36], "spacing": 5}  # what differs for volumes: a field of view of 200 x 160 x 180 mm
 
 
@@ -51,6 +58,7 @@ class BundleCopy:
     data: Path
     settings: dict[str, Any] = field(default_factory=lambda: dict(SMALL))
     further: list[str] = field(default_factory=list)  # config files after those of the mode
+    pictures: bool = False  # whether training and evaluation draw what a bundle draws unless told otherwise
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -67,6 +75,7 @@ class BundleCopy:
             "bundle_root": str(self.root),
             "dataset_dir": str(self.data),
             "mlflow": False,
+            **({} if self.pictures else NO_PICTURES[mode]),
             **self.settings,
         }
         if mode != "train":

@@ -20,14 +20,13 @@ from .conftest import BundleCopy, copy_bundle
 
 SMALLEST = {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64], "d_state": 4, "in_channels": 1}
 NETWORK = {"_target_": "medmamba_monai.networks.MedMamba", **SMALLEST, "num_classes": "$len(@classes)"}
-QUICK = {"explain_examples": 0, "report": False}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> BundleCopy:
     """A bundle after one epoch, and beside its weights others of another seed; tests must not change it."""
     bundle = copy_bundle("breast_ultrasound_classification", tmp_path_factory.mktemp("averaged"), per_class=50)
-    bundle.run("train", network_def=NETWORK, report=False)
+    bundle.run("train", network_def=NETWORK)
     shutil.copytree(bundle.root / "models", bundle.root / "other")
     state = torch.load(bundle.root / "models" / "model.pt", weights_only=True)
     generator = torch.Generator().manual_seed(1)
@@ -41,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> BundleCopy:
 
 
 def given(bundle: BundleCopy, **options: Any) -> dict[str, Any]:
-    return {"datalist": str(bundle.root / "eval" / "datalist.json"), **QUICK, **options}
+    return {"datalist": str(bundle.root / "eval" / "datalist.json"), **options}
 
 
 def table(bundle: BundleCopy, folder: Path, **options: Any) -> PredictionTable:

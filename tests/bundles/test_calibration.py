@@ -21,7 +21,7 @@ from medmamba_monai.handlers.files import sha256_of
 from medmamba_monai.metrics import PredictionTable
 from medmamba_monai.metrics.calibration import Calibration
 
-from .conftest import BundleCopy, copy_bundle
+from .conftest import PICTURES, BundleCopy, copy_bundle
 
 SMALLEST = {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64], "d_state": 4, "in_channels": 1}
 NETWORK = {"_target_": "medmamba_monai.networks.MedMamba", **SMALLEST, "num_classes": "$len(@classes)"}
@@ -64,9 +64,10 @@ def datalist(bundle: BundleCopy) -> str:
 
 
 def test_evaluation_reports_and_applies_it_on_request(trained: BundleCopy, tmp_path: Path) -> None:
-    given = {"datalist": datalist(trained)}
+    given: dict[str, Any] = {"datalist": datalist(trained)}
     trained.run("evaluate", output_dir=str(tmp_path / "raw"), **given)
-    trained.run("evaluate", output_dir=str(tmp_path / "calibrated"), calibrated=True, prediction_sets=True, **given)
+    given |= {"calibrated": True, "prediction_sets": True, **PICTURES}
+    trained.run("evaluate", output_dir=str(tmp_path / "calibrated"), **given)
     metrics = {name: json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("raw", "calibrated")}
     raw, after = metrics["raw"], metrics["calibrated"]
     assert raw["calibration"]["applied"] is False

@@ -18,7 +18,7 @@ from medmamba_monai import cli
 from medmamba_monai.bundling.reporting import root_cause
 from medmamba_monai.errors import CheckpointError, ConfigError, MedMambaError
 
-from .conftest import BundleCopy, copy_bundle
+from .conftest import PICTURES, BundleCopy, copy_bundle
 
 SMALLEST = {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64], "d_state": 4, "in_channels": 1}
 NETWORK = {"_target_": "medmamba_monai.networks.MedMamba", **SMALLEST, "num_classes": "$len(@classes)"}
@@ -118,7 +118,7 @@ def test_every_format_predicts_and_runs_without_the_package(trained: BundleCopy,
 def test_evaluation_of_an_exported_network_gives_the_same_scores(trained: BundleCopy, tmp_path: Path) -> None:
     trained.run("evaluate", output_dir=str(tmp_path / "weights"))
     given = {"exported": str(trained.root / "models" / "model.ts"), "ckpt_dir": str(tmp_path / "nothing here")}
-    trained.run("evaluate", output_dir=str(tmp_path / "file"), **given)
+    trained.run("evaluate", output_dir=str(tmp_path / "file"), **given, **PICTURES)
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("weights", "file"))
     assert first["confusion_matrix"] == second["confusion_matrix"]
     assert first["auc"] == pytest.approx(second["auc"], abs=1e-4)

@@ -22,7 +22,7 @@ from medmamba_monai.bundling.reporting import root_cause
 from medmamba_monai.errors import CheckpointError, ConfigError, DataError
 from medmamba_monai.metrics import SCORE_NAMES
 
-from .conftest import BundleCopy, copy_bundle
+from .conftest import PICTURES, BundleCopy, copy_bundle
 
 FAT, LIVER = -100.0, 60.0
 
@@ -106,7 +106,7 @@ def test_ct_is_windowed_alike_whatever_the_file(ct: BundleCopy) -> None:
 
 def test_ct_trains_evaluates_and_predicts_from_dicom_and_nifti(ct: BundleCopy, tmp_path: Path) -> None:
     ct.run("train")
-    ct.run("evaluate")
+    ct.run("evaluate", **PICTURES)
     ct.run("inference", output_dir=str(tmp_path))
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
         predicted = {row["file"]: float(row["liver"]) for row in csv.DictReader(file)}
@@ -154,7 +154,7 @@ def test_dicom_films_in_predictions_out(tmp_path: Path) -> None:
                 file = f"1.2.{index}.{len(kind)}" if index % 2 else f"{index} {kind}.dcm"
                 write_film(bundle.data / name / "study" / file, stripes, inverted=index == 1 or "inverted" in kind)
     bundle.run("train")
-    bundle.run("evaluate")
+    bundle.run("evaluate", **PICTURES)
     metrics = json.loads((bundle.root / "eval" / "metrics.json").read_text())
     assert metrics["n"] >= 2
     bundle.run("inference", output_dir=str(tmp_path / "out"))

@@ -136,6 +136,7 @@ def _cases() -> list[Any]:
 @pytest.mark.parametrize("name", _cases())
 def test_a_bundle_trains_evaluates_and_predicts_with_its_preset(name: str, tmp_path: Path) -> None:
     bundle = bundle_for(name, tmp_path)
+    bundle.pictures = name in QUICK
     truth = make(name, bundle.data)
     before = sorted(bundle.data.rglob("*"))
     flow = bundle.run("train", image_size=32)

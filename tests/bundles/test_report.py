@@ -16,6 +16,7 @@ from .test_multilabel import write_films
 
 
 def looked_at(bundle: BundleCopy, **training: Any) -> Path:
+    bundle.pictures = True
     bundle.run("train", epochs=2, **training)
     bundle.run("evaluate")
     return bundle.root / "eval"

@@ -14,7 +14,7 @@ import torch
 from medmamba_monai.bundling.reporting import root_cause
 from medmamba_monai.errors import CheckpointError, ConfigError, DataError, MedMambaError
 
-from .conftest import BundleCopy, copy_bundle, write_images
+from .conftest import PICTURES, BundleCopy, copy_bundle, write_images
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_any_network_can_take_the_place_of_medmamba(fresh: BundleCopy) -> None:
     }
     fresh.run("train", network_def=other)
     assert "network_def" in refused(CheckpointError, fresh, "inference")
-    fresh.run("evaluate", network_def=other)
+    fresh.run("evaluate", network_def=other, **PICTURES)
     fresh.run("inference", network_def=other)
     assert (fresh.root / "eval" / "predictions.csv").is_file()
 

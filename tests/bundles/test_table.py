@@ -81,7 +81,8 @@ def bundle(row: Row, tmp_path_factory: pytest.TempPathFactory) -> BundleCopy:
 
 @pytest.fixture(scope="module")
 def trained(bundle: BundleCopy) -> BundleCopy:
-    """The bundle of a row after one tracked epoch and an evaluation."""
+    """The bundle of a row after one tracked epoch and an evaluation, with all they draw."""
+    bundle.pictures = True
     bundle.run("train", mlflow=True)
     bundle.run("evaluate")
     return bundle

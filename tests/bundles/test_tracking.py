@@ -42,6 +42,7 @@ def track(folder: Path, uri: str) -> Tracked:
     bundle = copy_bundle("breast_ultrasound_classification", folder, per_class=8)
     client = MlflowClient(uri)
     parent = client.create_run(client.create_experiment("folds"), run_name="all folds").info.run_id
+    bundle.pictures = True
     settings = {"mlflow": True, "tracking_uri": uri, "parent_run_id": parent, "window": [100, 200]}
     bundle.run("train", epochs=2, **settings)
     bundle.run("evaluate", **settings)

@@ -20,7 +20,7 @@ from medmamba_monai.bundling.reporting import root_cause
 from medmamba_monai.data.phantom_volume import phantom_head, write_nifti, write_series
 from medmamba_monai.errors import CheckpointError, DataError, MedMambaError
 
-from .conftest import VOLUME, BundleCopy, copy_bundle
+from .conftest import PICTURES, VOLUME, BundleCopy, copy_bundle
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_a_table_of_series_keeps_patients_together(tmp_path: Path) -> None:
             lines.append(f"{place},{label},P{patient:02d}")
     (bundle.data / "labels.csv").write_text("\n".join(lines))
     bundle.run("train", preset="nano")
-    bundle.run("evaluate")
+    bundle.run("evaluate", **PICTURES)
     datalist = json.loads((bundle.root / "eval" / "datalist.json").read_text())
     parts = [{item["group"] for item in datalist[part]} for part in ("training", "validation", "test")]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 10
@@ -232,7 +232,7 @@ def test_volumes_of_a_medmnist_file_are_taken_as_stored(tmp_path: Path) -> None:
     assert "spacing=null" in refused(DataError, bundle, "train", orientation=None)
     stored = {"orientation": None, "spacing": None, "image_size": 32}
     bundle.run("train", **stored)
-    bundle.run("evaluate", **{**stored, "image_size": ...})
+    bundle.run("evaluate", **{**stored, **PICTURES, "image_size": ...})
     assert len(rows_of(bundle.root / "eval")) == 4
 
 
