@@ -15,8 +15,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed lint
 	$(PYTEST) -m "not slow"
 
-test-all: test
-	$(PYTEST) -m slow
+test-all: $(VENV)/.installed lint
+	$(PYTEST)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
