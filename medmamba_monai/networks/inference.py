@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError
 from ..ops.selective_scan import dispatch
-from ..ops.selective_scan.differentiable import is_transformed
+from ..ops.selective_scan.differentiable import inside_transformation
 from ..ops.selective_scan.packed import Packed, PackedChain
 from ..ops.selective_scan.packed_block import BlockWeights, PackedBlock
 from ..ops.selective_scan.packed_patches import PackedEmbedding, PackedMerging
@@ -74,7 +74,7 @@ def _serves(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
         and not torch.compiler.is_compiling()
-        and not is_transformed([x])
+        and not inside_transformation()
     )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -322,21 +322,26 @@ def _is_exporting() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
-def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    @contextlib.contextmanager
-    def statistics_kept() -> Iterator[None]:
-        """Recomputing a block must not count its batch twice in the running statistics."""
-        norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
-        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        try:
-            yield
-        finally:
-            for norm, (momentum, count) in zip(norms, before, strict=True):
-                norm.momentum, norm.num_batches_tracked = momentum, count
+class _KeptStatistics:
+    """Recomputing a block must not count its batch twice in the running statistics; a graph may be walked twice."""
 
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), statistics_kept()))
+    def __init__(self, block: nn.Module) -> None:
+        self.norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    return checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _KeptStatistics(block))
+    )
 
 
 def _checked(**config: Any) -> dict[str, Any]:

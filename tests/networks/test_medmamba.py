@@ -83,6 +83,16 @@ def test_checkpointing_changes_neither_gradients_nor_statistics() -> None:
     assert saving.stages[0].blocks[0].conv_branch.norm1.num_batches_tracked == 1
 
 
+def test_a_checkpointed_graph_may_be_walked_twice() -> None:
+    network = MedMamba(**SMALL, gradient_checkpointing=True)
+    loss = network(torch.rand(4, 3, 40, 32)).square().sum()
+    loss.backward(retain_graph=True)
+    once = network.head.weight.grad.clone()
+    loss.backward()
+    assert torch.allclose(network.head.weight.grad, 2 * once)
+    assert network.stages[0].blocks[0].conv_branch.norm1.num_batches_tracked == 1
+
+
 def test_reset_head_keeps_the_rest() -> None:
     network = MedMamba(**SMALL)
     before = copy.deepcopy(network.patch_embed.state_dict())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..orders import Strides
 from . import dispatch, exportable, triton
 from .contract import DirectionalInputs, check_directional
-from .differentiable import gradients, is_transformed
+from .differentiable import are_differentiated, gradients, is_transformed
 from .functional import flatten_strides, needs_gradients
 from .library import DIRECTIONAL, OPERATORS, TAGS, autocast
 
@@ -53,10 +53,12 @@ def fuses(x: Tensor, backend: str | None = None, others: Iterable[Tensor] = ()) 
     Raises:
         BackendError: when the backend named cannot run here.
     """
-    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16) or is_transformed([x]) or is_transformed(others):
+    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return False
     exporting = torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
-    return not (exporting and backend is None) and _runs_triton(x.device.type, backend)
+    if (exporting and backend is None) or not _runs_triton(x.device.type, backend):
+        return False
+    return not is_transformed([x]) and not is_transformed(others)
 
 
 def depthwise_silu(x: Tensor, convolution: nn.Conv2d | nn.Conv3d) -> Tensor:
@@ -129,7 +131,7 @@ def _plain_convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _convolve_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():  # create_graph=True: these gradients are to be differentiated themselves
+    if are_differentiated(grad):
         return tuple(gradients(_plain_convolve, ctx.saved_tensors, [grad]))
     return cast("tuple[Tensor, ...]", torch.ops.medmamba.depthwise_silu_backward(grad, *ctx.saved_tensors))
 
@@ -162,7 +164,7 @@ def _interleave_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
 
 def _interleave_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
     residual, left, right = ctx.dtypes
-    if torch.is_grad_enabled():
+    if are_differentiated(grad):
         halves = grad.unflatten(-1, (-1, 2)).unbind(-1)
         return grad.to(residual), halves[0].to(left), halves[1].to(right)
     return (grad.to(residual), *torch.ops.medmamba.interleave_add_backward(grad, left, right))
@@ -206,7 +208,7 @@ def _plain_scan(epsilon: float, *arguments: Tensor) -> Tensor:
 
 def _scan_vjp(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, weight, bias, gate, total, saved = ctx.saved_tensors
-    if torch.is_grad_enabled():
+    if are_differentiated(grad):
         *found, g_weight, g_bias, g_gate = gradients(
             partial(_plain_scan, ctx.epsilon), [*tensors, weight, bias, gate], [grad]
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,12 +17,23 @@ from torch.autograd import forward_ad
 from ...errors import BackendError
 from .dispatch import ENVIRONMENT_VARIABLE
 
-__all__ = ["gradients", "is_transformed", "needs_plain_operators"]
+__all__ = ["are_differentiated", "gradients", "inside_transformation", "is_transformed", "needs_plain_operators"]
+
+
+def inside_transformation() -> bool:
+    """Whether ``torch.func`` (vmap, grad, jvp, ..) or a level of forward-mode derivatives is at work."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import the compiler with this package.
+inside_transformation._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_transformed(tensors: Iterable[object]) -> bool:
-    """Whether one of them is inside ``torch.func`` (vmap, grad, jvp, ..) or carries a forward-mode tangent."""
-    return not torch.compiler.is_compiling() and any(isinstance(t, Tensor) and _is_transformed(t) for t in tensors)
+    """Whether one of them is wrapped by ``torch.func`` or carries a tangent; while compiling, whether any may."""
+    if not inside_transformation():
+        return False
+    return torch.compiler.is_compiling() or any(isinstance(t, Tensor) and _is_transformed(t) for t in tensors)
 
 
 def _is_transformed(tensor: Tensor) -> bool:
@@ -46,18 +58,39 @@ def needs_plain_operators(inputs: Iterable[object], backend: str | None = None) 
     return True
 
 
+def are_differentiated(*grads: Tensor) -> bool:
+    """Whether the gradients that a backward pass makes of these are differentiated themselves (create_graph=True)."""
+    return torch.is_grad_enabled() or is_transformed(grads)
+
+
 def gradients(
     function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grads: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, for a backward pass with ``create_graph=True``.
+    """Gradients that can be differentiated again.
 
     Args:
         function: made of differentiable operators.
         inputs: of the function; those that require no gradient get None.
         grads: of its outputs.
     """
-    with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):
-        outputs = function(*inputs)
-        wanted = [t for t in inputs if t is not None and t.requires_grad]
-        found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True))
-    return [next(found) if t is not None and t.requires_grad else None for t in inputs]
+    needed = [i for i, t in enumerate(inputs) if t is not None and t.requires_grad]
+
+    def outputs_of(*wanted: Tensor) -> tuple[Tensor, ...]:
+        given = list(inputs)
+        for i, tensor in zip(needed, wanted, strict=True):
+            given[i] = tensor
+        outputs = function(*given)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    wanted = [cast(Tensor, inputs[i]) for i in needed]
+    with torch.autocast(grads[0].device.type, enabled=False):
+        if is_transformed(grads):
+            found = torch.func.vjp(outputs_of, *wanted)[1](tuple(grads))
+        else:
+            with torch.enable_grad():
+                # views: where an input was made from another, its gradient is not to reach that one here as well
+                views = [t.view_as(t) for t in wanted]
+                pairs = [(y, g) for y, g in zip(outputs_of(*views), grads, strict=True) if y.requires_grad]
+                found = torch.autograd.grad([y for y, _ in pairs], views, [g for _, g in pairs], create_graph=True)
+    known = dict(zip(needed, found, strict=True))
+    return [known.get(i) for i in range(len(inputs))]

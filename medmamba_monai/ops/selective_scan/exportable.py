@@ -3,8 +3,9 @@
 That is TorchScript, torch.export and ONNX for the directional scan, and for both what differentiable.py lists.
 
 Chunks keep the graph small: first every chunk runs from a zero state, all chunks at once, keeping the products of its
-decays; then the chunks' end states are carried along, in log2 of as many steps as there are chunks. All products are of
-decays <= 1, so the form is as stable as the loop. Imports torch only.
+decays; then the chunks' end states are carried along, in log2 of as many steps as there are chunks. Where A is not
+positive, all products are of decays <= 1 and the form is as stable as the loop; where it is, they may overflow before
+the states do. Imports torch only.
 """
 
 from __future__ import annotations

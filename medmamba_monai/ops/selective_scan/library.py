@@ -119,7 +119,7 @@ def _directional_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
 
 def _directional_vjp(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, saved = ctx.saved_tensors
-    if torch.is_grad_enabled():  # create_graph=True: these gradients are to be differentiated themselves
+    if differentiable.are_differentiated(grad):
         return (*differentiable.gradients(exportable.directional_scan, tensors, [grad]), None, None, None)
     grads = torch.ops.medmamba.directional_scan_backward(grad, *tensors, ctx.strides, saved, ctx.backend)
     return (*grads, None, None, None, None)
@@ -132,7 +132,7 @@ def _sequence_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 def _sequence_vjp(ctx: Any, grad: Tensor, grad_last: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, saved = ctx.saved_tensors
-    if torch.is_grad_enabled():
+    if differentiable.are_differentiated(grad, grad_last):
         function = partial(exportable.selective_scan, softplus=ctx.softplus)
         return (*differentiable.gradients(function, tensors, [grad, grad_last]), None, None, None)
     grads = torch.ops.medmamba.selective_scan_backward(grad, grad_last, *tensors, saved, ctx.softplus, ctx.backend)

@@ -56,10 +56,6 @@ def test_second_derivatives_of_the_plain_scan(optional: bool) -> None:
     def run(scan: Callable[[SequenceInputs], Tensor], *tensors: Tensor) -> Tensor:
         return scan(inputs._replace(**dict(zip(names, tensors, strict=True))))
 
-    def loop(inputs: SequenceInputs) -> Tensor:
-        y, last = reference.sequence_scan(inputs)
-        return torch.cat([y.flatten(), last.flatten()])
-
     tensors = [getattr(inputs, name) for name in names]
     pairs = zip(
         problems.second(partial(run, of_sequence), tensors), problems.second(partial(run, loop), tensors), strict=True
@@ -78,6 +74,83 @@ def test_inputs_without_a_gradient_get_none_and_the_rest_theirs() -> None:
     )
     assert isinstance(hessian, Tensor)
     assert problems.error(again, hessian.sum(dim=(0, 1, 2, 3))) <= 1e-10
+
+
+def mixed(scan: Callable[[SequenceInputs], Tensor], u: Tensor) -> Tensor:
+    """A scan whose other inputs are made from u, as a projection makes them."""
+    B = u.movedim(1, 2).cumsum(2).unflatten(2, (1, -1)).permute(0, 2, 3, 1)[:, :, :4]
+    A = -torch.linspace(0.1, 1, 24, dtype=u.dtype).view(6, 4)
+    return scan(SequenceInputs(u, u, A, B, B.sin(), None, None, None, True))
+
+
+def loop(inputs: SequenceInputs) -> Tensor:
+    y, last = reference.sequence_scan(inputs)
+    return torch.cat([y.flatten(), last.flatten()])
+
+
+def test_inputs_made_from_each_other_are_counted_once() -> None:
+    u = problems.sequence(7).u
+    firsts = []
+    for scan in (of_sequence, loop):
+        leaf = u.clone().requires_grad_()
+        (first,) = torch.autograd.grad(mixed(scan, leaf).square().sum(), leaf, create_graph=True)
+        firsts.append(first.detach())
+    assert problems.error(*firsts) <= 1e-12
+    got, want = (problems.second(partial(mixed, scan), [u])[0] for scan in (of_sequence, loop))
+    assert problems.error(got, want) <= 1e-10
+
+
+@pytest.mark.parametrize("name", ["u", "C", "D", "initial_state"])
+def test_one_input_alone_requires_a_gradient(name: str) -> None:
+    inputs = problems.sequence(6)
+    got, want = (
+        problems.second(lambda t, scan=scan: scan(inputs._replace(**{name: t})), [getattr(inputs, name)])[0]
+        for scan in (of_sequence, loop)
+    )
+    assert problems.error(got, want) <= 1e-10
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_only_the_incoming_gradient_is_transformed(create_graph: bool) -> None:
+    inputs = problems.directional((2, 3))
+    u = inputs.u.clone().requires_grad_()
+    weight, direction = torch.randn_like(u), torch.randn_like(u)
+
+    def gradient(y: Tensor, weight: Tensor) -> Tensor:
+        return torch.autograd.grad(y, u, weight, create_graph=create_graph, retain_graph=True)[0].sin()
+
+    y, exact = directional_scan(*inputs._replace(u=u)), reference.directional_scan(inputs._replace(u=u))
+    ends = [gradient(exact, weight + sign * 1e-6 * direction).detach() for sign in (1, -1)]
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(gradient(y, forward_ad.make_dual(weight, direction))).tangent
+    assert tangent is not None and problems.error(tangent.detach(), (ends[0] - ends[1]) / 2e-6) <= 1e-7
+    value, tangent = torch.func.jvp(partial(gradient, y), (weight,), (direction,))
+    assert problems.error(value.detach(), gradient(exact, weight).detach()) <= 1e-12
+    assert problems.error(tangent.detach(), (ends[0] - ends[1]) / 2e-6) <= 1e-7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_inside_and_outside_of_transformations(backend: str) -> None:
+    """A function that was compiled for plain tensors is compiled anew where they are not."""
+    inputs = problems.directional((2, 3), channels=3)
+    scan, direction = partial(_of_u, inputs, directional_scan), torch.randn_like(inputs.u)
+    want = torch.func.jvp(scan, (inputs.u,), (direction,))[1]
+    compiled = torch.compile(scan, backend=backend)
+    assert problems.error(compiled(inputs.u), scan(inputs.u)) <= 1e-12
+    assert problems.error(torch.func.jvp(compiled, (inputs.u,), (direction,))[1], want) <= 1e-12
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(compiled(forward_ad.make_dual(inputs.u, direction))).tangent
+    assert tangent is not None and problems.error(tangent, want) <= 1e-12
+    assert problems.error(compiled(inputs.u), scan(inputs.u)) <= 1e-12
+
+    def tangent_of(u: Tensor) -> Tensor:
+        return torch.func.jvp(scan, (u,), (direction,))[1]
+
+    assert problems.error(torch.compile(tangent_of, backend=backend)(inputs.u), want) <= 1e-12
+    energy = torch.func.grad(lambda u: scan(u).square().sum())
+    compiled = torch.compile(energy, backend=backend, fullgraph=True)
+    assert problems.error(compiled(inputs.u), energy(inputs.u)) <= 1e-12
 
 
 def test_torch_func_on_the_directional_scan() -> None:
@@ -162,6 +235,18 @@ def test_gradients_of_each_image() -> None:
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None
             assert problems.error(got[name][i], parameter.grad) <= 1e-3, name
+
+
+def test_an_image_that_a_transformed_function_captures() -> None:
+    """It is no wrapped tensor, but what the optimized network makes of it may be."""
+    network, image = small_network(), torch.rand(1, 3, 32, 32)
+    optimized = network.optimize_for_inference()
+
+    def energy(network: nn.Module, weight: Tensor) -> Tensor:
+        return (network(image) * weight).square().sum()
+
+    got, want = (torch.func.grad(partial(energy, n))(torch.ones(())) for n in (optimized, network))
+    assert problems.error(got, want) <= 1e-5
 
 
 @pytest.mark.parametrize("optimized", [False, True])

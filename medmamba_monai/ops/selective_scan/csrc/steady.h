@@ -18,6 +18,8 @@
 #define STEADY_SQUARE 0.0125f
 /* |middle A| at most: exp2 of it needs no clamping. */
 #define STEADY_MIDDLE 80.0f
+/* |A| at most: its powers in the polynomials stay finite. */
+#define STEADY_RATE 1e12f
 
 /* softplus(x0 + r) - softplus(x0): coefficients of r, r^2, r^3. */
 typedef struct {
@@ -30,7 +32,7 @@ INLINE vec softplus_away(const softplus_slopes *slopes, vec r) {
 
 /* Whether polynomials serve all decays of a lane. */
 INLINE int decays_are_steady(const scan_lane *lane, vec bound) {
-    return v_all_below(v_mul(lane->spread, bound), STEADY_CUBIC * LOG2_E) &&
+    return v_all_below(bound, STEADY_RATE) && v_all_below(v_mul(lane->spread, bound), STEADY_CUBIC * LOG2_E) &&
            v_all_below(v_mul(v_abs(lane->middle), bound), STEADY_MIDDLE * LOG2_E);
 }
 
