@@ -26,6 +26,8 @@ LIBRARY = "medmamba_monai.ops.selective_scan._scan_cpu"
 # True rounding and no errno, but free contraction to fused multiply-adds; -ffast-math would break the exponential.
 GNU_FLAGS = ["-std=gnu11", "-O3", "-g0", "-fno-fast-math", "-ffp-contract=fast", "-fno-math-errno"]
 GNU_FLAGS += ["-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"]
+# Some Pythons hand on the -fwrapv they were built with, which takes 5 % of the forward scan.
+GNU_FLAGS += ["-fno-wrapv"]
 WINDOWS = os.name == "nt"
 VARIANTS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mfma"]}
 

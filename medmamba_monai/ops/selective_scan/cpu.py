@@ -46,7 +46,7 @@ __all__ = [
 
 SIMD_VARIABLE = "MEDMAMBA_SCAN_SIMD"
 
-_VERSION = 3  # of the structures below; medmamba_scan_version() in csrc/scan.c must agree
+_VERSION = 4  # of the structures below; medmamba_scan_version() in csrc/scan.c must agree
 _OUT_OF_MEMORY, _BAD_ORDER = 1, 3
 _REMEDY = "reinstall medmamba_monai with a C compiler on the PATH, or install one of its platform wheels"
 _TOLERANCE = 2e-5  # of the self-test: a wrong kernel is wrong by far more
@@ -117,17 +117,19 @@ def _open() -> ctypes.CDLL | str:
     library.medmamba_multiply_adds.restype = c_int64
     library.medmamba_multiply_adds.argtypes = (ctypes.c_char_p, c_int64, c_int64)
     library.medmamba_scan_use_team.restype = None
-    library.medmamba_scan_use_team.argtypes = (c_void_p,)
-    library.medmamba_scan_use_team(_team_entry())
+    library.medmamba_scan_use_team.argtypes = (c_void_p, c_void_p)
+    library.medmamba_scan_use_team(*_team_entries())
     return library
 
 
-def _team_entry() -> int | None:
-    """Address of the OpenMP runtime's entry that PyTorch has loaded for itself; None where there is none."""
-    if not sys.platform.startswith("linux"):
-        return None
-    entry = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-    return None if entry is None else ctypes.cast(entry, c_void_p).value
+def _team_entries() -> tuple[int | None, int | None]:
+    """Addresses of the entries of the OpenMP runtime that PyTorch has loaded for itself; None where there is none."""
+    process = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    entries = [getattr(process, name, None) for name in ("GOMP_parallel", "omp_get_thread_num")]
+    if None in entries:
+        return None, None
+    start, number = (ctypes.cast(entry, c_void_p).value for entry in entries)
+    return start, number
 
 
 def library() -> ctypes.CDLL:

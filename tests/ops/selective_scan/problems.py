@@ -127,8 +127,9 @@ def team_of_python() -> Iterator[list[int]]:
             member.join()
 
     library = cpu.library()
-    library.medmamba_scan_use_team(ctypes.cast(team, ctypes.c_void_p))
+    _, number = cpu._team_entries()  # tells 0 in all of these threads
+    library.medmamba_scan_use_team(ctypes.cast(team, ctypes.c_void_p), number)
     try:
         yield asked
     finally:
-        library.medmamba_scan_use_team(cpu._team_entry())
+        library.medmamba_scan_use_team(*cpu._team_entries())

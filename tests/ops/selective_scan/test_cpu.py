@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -324,22 +325,31 @@ def test_offsets_of_more_than_2_31_numbers(simd: str, holes: torch.UntypedStorag
     check([y, *cpu.directional_backward(spread(grad), wide, saved)], truth(inputs))
 
 
-@pytest.mark.parametrize("own", [False, True])
+@contextmanager
+def threads_of_our_own() -> Iterator[None]:
+    library = cpu.library()
+    library.medmamba_scan_use_team(None, None)
+    try:
+        yield
+    finally:
+        library.medmamba_scan_use_team(*cpu._team_entries())
+
+
+@pytest.mark.parametrize("made", [nullcontext, threads_of_our_own, problems.team_of_python])
 @pytest.mark.parametrize(("batch", "channels"), [(2, 70), (1, 20)])
-def test_threads_change_nothing(simd: str, threads: None, own: bool, batch: int, channels: int) -> None:
-    """On PyTorch's threads and on our own; with enough of them, directions are summed from parts."""
+def test_threads_change_nothing(
+    simd: str, threads: None, made: Callable[[], AbstractContextManager[object]], batch: int, channels: int
+) -> None:
+    """On PyTorch's threads, on our own and on a team that cannot tell its members apart; with enough of them,
+    directions are summed from parts."""
     inputs = problems.directional((9, 13), batch=batch, channels=channels, states=16, rank=4, dtype=torch.float32)
     torch.set_num_threads(1)
     alone = run(inputs)
-    library = cpu.library()
-    library.medmamba_scan_use_team(None if own else cpu._team_entry())
-    try:
+    with made():
         for count in (2, 3, 16):
             torch.set_num_threads(count)
             for a, b in zip(run(inputs), alone, strict=True):
                 assert torch.equal(a, b)
-    finally:
-        library.medmamba_scan_use_team(cpu._team_entry())
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

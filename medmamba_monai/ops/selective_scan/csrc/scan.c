@@ -9,6 +9,7 @@
 #include <string.h>
 
 team_entry team;
+team_number_entry team_number;
 int64_t team_process;
 
 /* Channels of a backward task, if the batch gives enough tasks; see chunk_count. */
@@ -42,7 +43,7 @@ static const scan_kernel *const kernels[] = {
 #define KERNELS ((int)(sizeof(kernels) / sizeof(kernels[0])))
 
 /* Layout version of the structures in scan.h and network.h; the Python side refuses another. */
-API int64_t medmamba_scan_version(void) { return 3; }
+API int64_t medmamba_scan_version(void) { return 4; }
 
 API int64_t medmamba_scan_block(void) { return SCAN_BLOCK; }
 
@@ -61,9 +62,10 @@ API const char *medmamba_scan_built(int64_t index) {
     return index >= 0 && index < KERNELS ? kernels[index]->name : NULL;
 }
 
-/* Hands over GOMP_parallel of PyTorch's OpenMP runtime; NULL: threads of our own. */
-API void medmamba_scan_use_team(void *entry) {
+/* Hands over GOMP_parallel and omp_get_thread_num of PyTorch's OpenMP runtime; NULL: threads of our own. */
+API void medmamba_scan_use_team(void *entry, void *number) {
     memcpy(&team, &entry, sizeof(team));
+    memcpy(&team_number, &number, sizeof(team_number));
     team_process = this_process();
 }
 

@@ -15,18 +15,21 @@
 #define MOST_THREADS 256
 
 #define MOST_STEPS 20
+#define MOST_RANGES 16
 #define AT_ONCE (-1)
 
 /* Handles one index; `worker` is the number of the thread. */
 typedef void (*loop_body)(void *context, int64_t index, int worker);
 
-/* Tasks 0 .. count - 1 in any order, once all those of the steps `after` are done; for workers 0 .. workers - 1. */
+/* Tasks 0 .. count - 1 in any order, once all those of the steps `after` are done; for workers 0 .. workers - 1. Each
+ * worker has a range of neighbouring tasks, the same in each call, and helps others when its own is done: what it
+ * wrote last time, or in the step before, is likely to be in its caches. */
 typedef struct {
     loop_body body;
     void *context;
     int64_t count;
-    int workers, after[2];
-    volatile int64_t next, done; /* next index; tasks done */
+    int workers, ranges, after[2];
+    volatile int64_t next[MOST_RANGES], begun, done; /* next task of each range, from its first; tasks begun and done */
 } work_step;
 
 /* Steps, the urgent ones first: a thread takes a task of the first step that has one and may begin. So threads that
@@ -34,7 +37,7 @@ typedef struct {
 typedef struct {
     work_step steps[MOST_STEPS];
     int count;
-    volatile int64_t joined; /* threads that have come */
+    volatile int64_t present[MOST_THREADS]; /* threads that came as this worker */
 } work_plan;
 
 /* Small results (denormals) cost up to a hundred cycles an operation on some processors and carry no accuracy
@@ -90,15 +93,31 @@ static int may_begin(work_plan *plan, const work_step *step) {
     return 1;
 }
 
+/* A task that nobody has, of the worker's own range if there is one; -1: none is left. */
+static int64_t take_task(work_step *step, int worker) {
+    for (int i = 0; i < step->ranges; i++) {
+        int range = (worker + i) % step->ranges;
+        int64_t first = step->count * range / step->ranges, end = step->count * (range + 1) / step->ranges;
+        if (first + read_number(&step->next[range]) < end) {
+            int64_t index = first + take_number(&step->next[range]);
+            if (index < end) {
+                take_number(&step->begun);
+                return index;
+            }
+        }
+    }
+    return -1;
+}
+
 /* Does one task; `first` is the first step that may have one left. Returns 0 where there was none to begin. */
 static int do_a_task(work_plan *plan, int worker, int *first) {
     for (int i = *first; i < plan->count; i++) {
         work_step *step = &plan->steps[i];
-        if (read_number(&step->next) >= step->count) {
+        if (read_number(&step->begun) >= step->count) {
             *first += i == *first;
         } else if (worker < step->workers && may_begin(plan, step)) {
-            int64_t index = take_number(&step->next);
-            if (index < step->count) {
+            int64_t index = take_task(step, worker);
+            if (index >= 0) {
                 step->body(step->context, index, worker);
                 take_number(&step->done);
                 return 1;
@@ -108,10 +127,9 @@ static int do_a_task(work_plan *plan, int worker, int *first) {
     return 0;
 }
 
-/* What each thread does; more threads than workers may come, and fewer. */
-static void work(void *shared) {
-    work_plan *plan = shared;
-    int worker = (int)take_number(&plan->joined), first = 0, waits = 0;
+/* What each thread does until nothing is left to begin; the one that called is worker 0. */
+static void work(work_plan *plan, int worker) {
+    int first = 0, waits = 0;
     unsigned mode = enter_fast_mode();
     while (first < plan->count) {
         if (!do_a_task(plan, worker, &first)) {
@@ -121,13 +139,18 @@ static void work(void *shared) {
     leave_fast_mode(mode);
 }
 
+typedef struct {
+    work_plan *plan;
+    int worker;
+} work_share;
+
 #ifdef _WIN32
-static DWORD WINAPI thread_main(LPVOID plan) {
-    work(plan);
+static DWORD WINAPI thread_main(LPVOID share) {
+    work(((work_share *)share)->plan, ((work_share *)share)->worker);
     return 0;
 }
-static int start_thread(loop_thread *thread, work_plan *plan) {
-    *thread = CreateThread(NULL, 0, thread_main, plan, 0, NULL);
+static int start_thread(loop_thread *thread, work_share *share) {
+    *thread = CreateThread(NULL, 0, thread_main, share, 0, NULL);
     return *thread != NULL;
 }
 static void join_thread(loop_thread thread) {
@@ -136,21 +159,35 @@ static void join_thread(loop_thread thread) {
 }
 static int64_t this_process(void) { return (int64_t)GetCurrentProcessId(); }
 #else
-static void *thread_main(void *plan) {
-    work(plan);
+static void *thread_main(void *share) {
+    work(((work_share *)share)->plan, ((work_share *)share)->worker);
     return NULL;
 }
-static int start_thread(loop_thread *thread, work_plan *plan) {
-    return pthread_create(thread, NULL, thread_main, plan) == 0;
+static int start_thread(loop_thread *thread, work_share *share) {
+    return pthread_create(thread, NULL, thread_main, share) == 0;
 }
 static void join_thread(loop_thread thread) { pthread_join(thread, NULL); }
 static int64_t this_process(void) { return (int64_t)getpid(); }
 #endif
 
-/* GOMP_parallel of the OpenMP runtime that PyTorch uses, and the process it was found in. */
+/* GOMP_parallel and omp_get_thread_num of the OpenMP runtime that PyTorch uses, and the process they were found in. */
 typedef void (*team_entry)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+typedef int (*team_number_entry)(void);
 extern team_entry team;
+extern team_number_entry team_number;
 extern int64_t team_process;
+
+/* The thread's number in the team, which stays the same from call to call; should another runtime than the team's have
+ * told it, the next free one, as no two may share one. Threads past the last do nothing. */
+static void work_in_team(void *shared) {
+    work_plan *plan = shared;
+    int worker = team_number() % MOST_THREADS, tried = 0;
+    while (tried < MOST_THREADS && take_number(&plan->present[worker]) > 0) {
+        worker = (worker + 1) % MOST_THREADS;
+        tried++;
+    }
+    work(plan, tried < MOST_THREADS ? worker : MOST_THREADS);
+}
 
 /* Number of workers worth using for `count` indices. */
 static int workers_for(int64_t count, int64_t threads) {
@@ -163,7 +200,8 @@ static int workers_for(int64_t count, int64_t threads) {
  * of no tasks counts as done whatever it waits for. */
 static int add_step(work_plan *plan, loop_body body, void *context, int64_t count, int64_t threads, int after,
                     int also_after) {
-    work_step step = {body, context, count, workers_for(count, threads), {after, also_after}, 0, 0};
+    int workers = workers_for(count, threads), ranges = workers < MOST_RANGES ? workers : MOST_RANGES;
+    work_step step = {body, context, count, workers, ranges, {after, also_after}, {0}, 0, 0};
     plan->steps[plan->count] = step;
     return plan->count++;
 }
@@ -172,18 +210,24 @@ static int add_step(work_plan *plan, loop_body body, void *context, int64_t coun
  * thread that cannot be made is done without. */
 static void run_plan(work_plan *plan, int64_t threads) {
     loop_thread made[MOST_THREADS];
+    work_share shares[MOST_THREADS];
     int workers = 1, count_made = 0;
     for (int i = 0; i < plan->count; i++) {
         workers = plan->steps[i].workers > workers ? plan->steps[i].workers : workers;
     }
     if (workers > 1 && team && team_process == this_process()) {
-        team(work, plan, (unsigned)threads, 0);
+        team(work_in_team, plan, (unsigned)threads, 0);
         return;
     }
-    while (count_made + 1 < workers && start_thread(&made[count_made], plan)) {
+    while (count_made + 1 < workers) {
+        work_share share = {plan, count_made + 1};
+        shares[count_made] = share;
+        if (!start_thread(&made[count_made], &shares[count_made])) {
+            break;
+        }
         count_made++;
     }
-    work(plan);
+    work(plan, 0);
     for (int i = 0; i < count_made; i++) {
         join_thread(made[i]);
     }

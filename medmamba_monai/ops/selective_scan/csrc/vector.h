@@ -27,6 +27,7 @@
 typedef float vec __attribute__((vector_size(4 * SCAN_WIDTH), may_alias));
 typedef float loose_vec __attribute__((vector_size(4 * SCAN_WIDTH), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * SCAN_WIDTH)));
+typedef uint32_t uvec __attribute__((vector_size(4 * SCAN_WIDTH)));
 
 INLINE vec v_set(float value) { return value - (vec){0}; }
 INLINE vec v_load(const float *from) { return *(const loose_vec *)from; }
@@ -70,8 +71,8 @@ INLINE vec v_min(vec a, vec b) {
 INLINE vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 #endif
 /* The low bits to the exponent, and the sum of a number's bits and such an exponent. */
-INLINE vec v_shift(vec a) { return (vec)((ivec)a << 23); }
-INLINE vec v_add_bits(vec value, vec power) { return (vec)((ivec)value + (ivec)power); }
+INLINE vec v_shift(vec a) { return (vec)((uvec)a << 23); }
+INLINE vec v_add_bits(vec value, vec power) { return (vec)((uvec)value + (uvec)power); }
 
 #else /* no vector extensions */
 #define INLINE static __inline
