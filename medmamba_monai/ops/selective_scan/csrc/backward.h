@@ -304,9 +304,9 @@ static void block_back(const scan_problem *problem, const scan_gradient *gradien
         if (problem->low_rank) {
             project_back(memory, rank, v, params.vectors);
         }
-        scatter(&gradient->u, steps->lane->g_du, &part, steps, k > task->k0);
+        scatter(&gradient->u, &part, steps->lane->g_du, steps, k > task->k0 ? &gradient->u : NULL, &part);
         if (!problem->low_rank) {
-            scatter(&gradient->dt, steps->lane->g_delta, &part, steps, 0);
+            scatter(&gradient->dt, &part, steps->lane->g_delta, steps, NULL, NULL);
         }
     }
     write_sums(&gradient->b, memory->g_bc, 2, steps, task->item, slice, states);

@@ -150,24 +150,29 @@ static void gather(vec *to, const scan_tensor *from, const scan_task *task, cons
     }
 }
 
-/* Writes an array of each lane back to the task's channels, adding to what is there where `add`. */
-static void scatter(const scan_tensor *to, const vec *from, const scan_task *task, const scan_steps *steps, int add) {
-    float *base = to->data + task->item * to->batch + task->first * to->last;
-    int64_t full = to->last == 1 ? task->count / SCAN_WIDTH : 0, steps_now = steps->steps;
+/* Writes an array of each lane to the channels of the task `at`, plus what lies in the tensor `add`, which may be the
+ * same one, at those of `add_at`; nothing is added where `add` is NULL. */
+static void scatter(const scan_tensor *to, const scan_task *at, const vec *from, const scan_steps *steps,
+                    const scan_tensor *add, const scan_task *add_at) {
+    float *base = to->data + at->item * to->batch + at->first * to->last;
+    const float *more = add ? add->data + add_at->item * add->batch + add_at->first * add->last : NULL;
+    int64_t full = to->last == 1 && (!add || add->last == 1) ? at->count / SCAN_WIDTH : 0, steps_now = steps->steps;
     for (int64_t t = 0; t < steps_now && full > 0; t++) {
         float *row = base + steps->pixel[t] * to->step;
-        for (int64_t v = 0; v < full; v++, row += SCAN_WIDTH) {
+        const float *add_row = more ? more + steps->pixel[t] * add->step : NULL;
+        for (int64_t v = 0; v < full; v++) {
             vec value = from[v * LANE_VECTORS + t];
-            v_store(row, add ? v_add(v_load(row), value) : value);
+            v_store(row + v * SCAN_WIDTH, add ? v_add(v_load(add_row + v * SCAN_WIDTH), value) : value);
         }
     }
-    for (int64_t v = full; v < vectors_of(task->count); v++) {
+    for (int64_t v = full; v < vectors_of(at->count); v++) {
         const vec *lane = from + v * LANE_VECTORS;
-        for (int i = 0; i < lanes_of(task, v); i++) {
-            float *column = base + (v * SCAN_WIDTH + i) * to->last;
+        for (int i = 0; i < lanes_of(at, v); i++) {
+            int64_t channel = v * SCAN_WIDTH + i;
             for (int64_t t = 0; t < steps_now; t++) {
-                float value = ((const float *)(lane + t))[i], *cell = column + steps->pixel[t] * to->step;
-                *cell = add ? *cell + value : value;
+                float value = ((const float *)(lane + t))[i];
+                float sum = add ? more[channel * add->last + steps->pixel[t] * add->step] + value : value;
+                base[channel * to->last + steps->pixel[t] * to->step] = sum;
             }
         }
     }

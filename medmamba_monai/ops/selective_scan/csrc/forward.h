@@ -12,7 +12,14 @@ typedef struct {
     scan_steps steps;
     vec *h; /* [vectors][states] */
     vec *decay; /* [DECAY_STEPS][STATES_AT_ONCE] */
+    vec *sum; /* [length][vectors] or nothing: y without the last direction, see sums_apart */
 } forward_memory;
+
+/* Whether a task adds its directions up in memory of its own. Where several tasks share the rows of y, a row's other
+ * half would come along into the caches each time, from another core that has just written it. */
+static int sums_apart(const scan_problem *problem, int64_t channels) {
+    return problem->directions > 1 && channels < problem->channels;
+}
 
 static void carve_forward(forward_memory *memory, char **cursor, const scan_problem *problem, int64_t channels) {
     int64_t vectors = vectors_of(channels);
@@ -20,6 +27,7 @@ static void carve_forward(forward_memory *memory, char **cursor, const scan_prob
     carve_steps(&memory->steps, cursor, problem, vectors);
     memory->h = take(cursor, sizeof(vec) * vectors * problem->states);
     memory->decay = take(cursor, sizeof(vec) * DECAY_STEPS * STATES_AT_ONCE);
+    memory->sum = take(cursor, sums_apart(problem, channels) ? sizeof(vec) * vectors * problem->length : 0);
 }
 
 static size_t forward_scratch(const scan_problem *problem, int64_t channels) {
@@ -99,6 +107,11 @@ static void forward(const scan_problem *problem, const scan_output *output, cons
     char *cursor = scratch;
     int64_t states = problem->states;
     carve_forward(&memory, &cursor, problem, task->count);
+    scan_tensor sum = output->y, apart = {(float *)memory.sum, 0, vectors_of(task->count) * SCAN_WIDTH, 0, 1};
+    scan_task sum_at = *task, from_zero = {0, 0, 0, task->count, 0, 0};
+    if (sums_apart(problem, task->count)) {
+        sum = apart, sum_at = from_zero;
+    }
     for (int64_t k = task->k0; k < task->k1; k++) {
         load_params(&memory.params, problem, task, k);
         start_states(memory.h, problem, task);
@@ -112,7 +125,9 @@ static void forward(const scan_problem *problem, const scan_output *output, cons
                 }
                 scan_block(&memory, v, problem);
             }
-            scatter(&output->y, memory.steps.lane->y, task, &memory.steps, k > task->k0);
+            int last = k + 1 == task->k1;
+            scatter(last ? &output->y : &sum, last ? task : &sum_at, memory.steps.lane->y, &memory.steps,
+                    k > task->k0 ? &sum : NULL, &sum_at);
         }
     }
     if (output->last) {
