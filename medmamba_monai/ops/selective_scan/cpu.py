@@ -124,12 +124,13 @@ def _open() -> ctypes.CDLL | str:
 
 def _team_entries() -> tuple[int | None, int | None]:
     """Addresses of the entries of the OpenMP runtime that PyTorch has loaded for itself; None where there is none."""
-    process = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    entries = [getattr(process, name, None) for name in ("GOMP_parallel", "omp_get_thread_num")]
-    if None in entries:
+    if not sys.platform.startswith("linux"):
         return None, None
-    start, number = (ctypes.cast(entry, c_void_p).value for entry in entries)
-    return start, number
+    process = ctypes.CDLL(None)
+    start, number = (getattr(process, name, None) for name in ("GOMP_parallel", "omp_get_thread_num"))
+    if start is None or number is None:
+        return None, None
+    return ctypes.cast(start, c_void_p).value, ctypes.cast(number, c_void_p).value
 
 
 def library() -> ctypes.CDLL:
