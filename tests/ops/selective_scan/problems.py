@@ -127,8 +127,8 @@ def team_of_python() -> Iterator[list[int]]:
             member.join()
 
     library = cpu.library()
-    _, number = cpu._team_entries()  # tells 0 in all of these threads
-    library.medmamba_scan_use_team(ctypes.cast(team, ctypes.c_void_p), number)
+    number = ctypes.CFUNCTYPE(ctypes.c_int)(int)  # tells 0 in all of these threads
+    library.medmamba_scan_use_team(ctypes.cast(team, ctypes.c_void_p), ctypes.cast(number, ctypes.c_void_p))
     try:
         yield asked
     finally:

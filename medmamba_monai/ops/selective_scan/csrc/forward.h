@@ -17,23 +17,24 @@ typedef struct {
 
 /* Whether a task adds its directions up in memory of its own. Where several tasks share the rows of y, a row's other
  * half would come along into the caches each time, from another core that has just written it. */
-static int sums_apart(const scan_problem *problem, int64_t channels) {
-    return problem->directions > 1 && channels < problem->channels;
+static int sums_apart(const scan_problem *problem, int64_t channels, int64_t directions) {
+    return directions > 1 && channels < problem->channels;
 }
 
-static void carve_forward(forward_memory *memory, char **cursor, const scan_problem *problem, int64_t channels) {
+static void carve_forward(forward_memory *memory, char **cursor, const scan_problem *problem, int64_t channels,
+                          int64_t directions) {
     int64_t vectors = vectors_of(channels);
     carve_params(&memory->params, cursor, problem, channels);
     carve_steps(&memory->steps, cursor, problem, vectors);
     memory->h = take(cursor, sizeof(vec) * vectors * problem->states);
     memory->decay = take(cursor, sizeof(vec) * DECAY_STEPS * STATES_AT_ONCE);
-    memory->sum = take(cursor, sums_apart(problem, channels) ? sizeof(vec) * vectors * problem->length : 0);
+    memory->sum = take(cursor, sums_apart(problem, channels, directions) ? sizeof(vec) * vectors * problem->length : 0);
 }
 
-static size_t forward_scratch(const scan_problem *problem, int64_t channels) {
+static size_t forward_scratch(const scan_problem *problem, int64_t channels, int64_t directions) {
     forward_memory memory;
     char *const base = (char *)64, *cursor = base;
-    carve_forward(&memory, &cursor, problem, channels);
+    carve_forward(&memory, &cursor, problem, channels, directions);
     return (size_t)(cursor - base);
 }
 
@@ -106,10 +107,10 @@ static void forward(const scan_problem *problem, const scan_output *output, cons
     forward_memory memory;
     char *cursor = scratch;
     int64_t states = problem->states;
-    carve_forward(&memory, &cursor, problem, task->count);
+    carve_forward(&memory, &cursor, problem, task->count, task->k1 - task->k0);
     scan_tensor sum = output->y, apart = {(float *)memory.sum, 0, vectors_of(task->count) * SCAN_WIDTH, 0, 1};
     scan_task sum_at = *task, from_zero = {0, 0, 0, task->count, 0, 0};
-    if (sums_apart(problem, task->count)) {
+    if (sums_apart(problem, task->count, task->k1 - task->k0)) {
         sum = apart, sum_at = from_zero;
     }
     for (int64_t k = task->k0; k < task->k1; k++) {

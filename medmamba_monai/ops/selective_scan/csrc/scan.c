@@ -140,8 +140,8 @@ typedef struct {
 
 static void count_tasks(division *cut, const scan_problem *problem, int64_t chunk) {
     cut->per_group = problem->channels / problem->groups;
-    cut->chunk = chunk;
-    cut->chunks = (cut->per_group + chunk - 1) / chunk;
+    cut->chunk = chunk < cut->per_group ? chunk : cut->per_group;
+    cut->chunks = (cut->per_group + cut->chunk - 1) / cut->chunk;
     cut->tasks = problem->batch * problem->groups * cut->chunks;
 }
 
@@ -226,7 +226,9 @@ int64_t plan_forward(work_plan *plan, const char *variant, const scan_problem *p
     }
     count_tasks(&cut, problem, forward_chunk(problem, kernel->width, threads));
     split_directions(&cut, problem, threads);
-    size_t head = round_up(sizeof(forward_plan)), each = round_up(kernel->forward_scratch(problem, cut.chunk));
+    int64_t directions = cut.split ? 1 : problem->directions;
+    size_t head = round_up(sizeof(forward_plan));
+    size_t each = round_up(kernel->forward_scratch(problem, cut.chunk, directions));
     size_t scratch = each * workers_for(cut.tasks, threads);
     size_t parts = cut.split ? sizeof(float) * size * problem->directions : 0;
     forward_plan *forward = *memory = malloc(head + scratch + parts + ALIGNMENT);

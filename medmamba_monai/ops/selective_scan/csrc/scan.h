@@ -70,11 +70,12 @@ typedef struct {
     int64_t item, group, first, count, k0, k1;
 } scan_task;
 
-/* One instruction set's kernels. `scratch` bytes, aligned to 64, are handed to each call of a task. */
+/* One instruction set's kernels. `scratch` bytes, aligned to 64, are handed to each call of a task: of so many channels
+ * at most and, forward, so many directions. */
 typedef struct {
     const char *name;
     int64_t width; /* channels in a vector */
-    size_t (*forward_scratch)(const scan_problem *problem, int64_t channels);
+    size_t (*forward_scratch)(const scan_problem *problem, int64_t channels, int64_t directions);
     void (*forward)(const scan_problem *problem, const scan_output *output, const scan_task *task, void *scratch);
     size_t (*backward_scratch)(const scan_problem *problem, int64_t channels);
     void (*backward)(const scan_problem *problem, const scan_gradient *gradient, const scan_task *task,

@@ -74,7 +74,7 @@ static void let_others_run(void) { sched_yield(); }
 
 /* Waits of some tens of cycles, and from time to time for a thread that may have lost its processor. */
 #define WAITS_BETWEEN_YIELDS 256
-static void wait_a_little(int *waits) {
+static void wait_a_little(unsigned *waits) {
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_pause();
 #endif
@@ -129,8 +129,8 @@ static int do_a_task(work_plan *plan, int worker, int *first) {
 
 /* What each thread does until nothing is left to begin; the one that called is worker 0. */
 static void work(work_plan *plan, int worker) {
-    int first = 0, waits = 0;
-    unsigned mode = enter_fast_mode();
+    int first = 0;
+    unsigned waits = 0, mode = enter_fast_mode();
     while (first < plan->count) {
         if (!do_a_task(plan, worker, &first)) {
             wait_a_little(&waits);
@@ -215,7 +215,7 @@ static void run_plan(work_plan *plan, int64_t threads) {
     for (int i = 0; i < plan->count; i++) {
         workers = plan->steps[i].workers > workers ? plan->steps[i].workers : workers;
     }
-    if (workers > 1 && team && team_process == this_process()) {
+    if (workers > 1 && team && team_number && team_process == this_process()) {
         team(work_in_team, plan, (unsigned)threads, 0);
         return;
     }
